@@ -1,0 +1,371 @@
+// Messages: what peers say to each other, as plain structs. runtime/wire/wire.h turns them into
+// packets (starling.capnp) and back. docs/wire.md describes each exchange.
+//
+// A message with a `request` number is repeated until a message with that number in `reply_to` comes
+// back (runtime/membership/outbox.h), so every request is idempotent: handling it twice does no more
+// than handling it once, and answers again. Typed answers (Sealed, Reduced, ...) are replies;
+// requests without one are answered by Ack.
+#ifndef STARLING_RUNTIME_WIRE_MESSAGES_H_
+#define STARLING_RUNTIME_WIRE_MESSAGES_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "runtime/base/blob.h"
+#include "runtime/base/hash.h"
+#include "runtime/base/ids.h"
+#include "runtime/env/compute.h"
+#include "runtime/env/transport.h"
+
+namespace starling {
+
+// Grows when peers of two builds could not understand each other.
+constexpr uint32_t kProtocolVersion = 1;
+
+struct StateName {
+  Era era{0};
+  Version version{0};
+  Hash128 hash;
+};
+
+// What a replica reports about its speed with everything it sends; wiring uses it.
+struct Load {
+  float service_s = 0;   // smoothed seconds of device time per microbatch, forward and backward
+  uint32_t queued = 0;   // microbatches accepted and not finished
+};
+
+// A microbatch at a replica: which one, and which try.
+struct WorkId {
+  MicrobatchId id;
+  AttemptId attempt;
+
+  friend bool operator==(const WorkId& a, const WorkId& b) {
+    return a.id == b.id && a.attempt == b.attempt;
+  }
+  friend bool operator<(const WorkId& a, const WorkId& b) {
+    return a.id != b.id ? a.id < b.id : a.attempt < b.attempt;
+  }
+};
+
+// --- admission and membership ---------------------------------------------------------------------
+
+// peer -> trainer: let me in.
+struct Hello {
+  uint32_t protocol = kProtocolVersion;
+  std::string build;                     // version text, for messages
+  PeerId peer{0};
+  Endpoint address;                      // where this peer is reached
+  std::optional<StageId> stage;          // the stage it wants; none: the trainer chooses
+  std::string host;
+  uint64_t pid = 0;
+  std::string device;                    // "cpu", "cuda:0"
+  uint32_t threads = 0;
+  std::optional<StateName> held;         // state it has from before
+};
+
+// trainer -> peer, reply to Hello: you are in, as this incarnation. State comes with Load.
+struct Welcome {
+  Incarnation incarnation;
+  StageId stage{0};
+  std::string config_toml;               // the run's configuration, resolved
+};
+
+// trainer -> peer, reply to Hello or to anything of a peer it does not know (any more): what to do.
+struct Refused {
+  bool retry = false;  // true: say Hello again (fenced, or unknown); false: give up
+  std::string reason;  // one line for the user
+};
+
+struct Heartbeat {
+  Version version{0};
+  Load load;
+  float tokens_per_s = 0;
+};
+
+// peer -> trainer: leaving, with the reason ("drained", "device failed: ...").
+struct Leave {
+  std::string reason;
+};
+
+// trainer -> peer: the run is over; exit.
+struct Stop {
+  std::string reason;
+};
+
+struct Member {
+  Incarnation incarnation;
+  PeerId peer{0};
+  StageId stage{0};
+  Endpoint address;
+};
+
+// trainer -> peer: who serves. `number` grows with every change. Holds the peer's own stage and the
+// stages next to it, not everyone.
+struct View {
+  uint64_t number = 0;
+  std::vector<Member> members;
+};
+
+// trainer -> peer: get this state from that donor and answer with Loaded. `held` state of that name
+// need not be fetched.
+struct LoadState {
+  StateName state;
+  Endpoint donor;
+};
+
+// peer -> trainer, reply to LoadState.
+struct Loaded {
+  absl::StatusCode code = absl::StatusCode::kOk;
+  std::string error;
+  StateName state;
+};
+
+// peer or trainer -> donor: bytes [offset, offset + length) of a stage's snapshot.
+struct Fetch {
+  StageId stage{0};
+  Era era{0};
+  Version version{0};
+  uint64_t offset_bytes = 0;
+  uint64_t length_bytes = 0;
+  Endpoint reply_address;
+};
+
+// donor -> asker, reply to Fetch.
+struct Chunk {
+  absl::StatusCode code = absl::StatusCode::kOk;  // aborted: the donor has no such state (any more)
+  std::string error;
+  uint64_t offset_bytes = 0;
+  uint64_t total_bytes = 0;
+  Blob bytes;  // u8
+};
+
+// --- a microbatch's way ---------------------------------------------------------------------------
+
+// trainer or replica -> next replica. Answered by Ack: ok = accepted; resource exhausted = busy, the
+// baton is back; aborted = stale (old version, old step, fenced sender).
+struct Forward {
+  WorkId work;
+  bool contested = false;
+  Version version{0};               // of the parameters it must be computed on
+  std::vector<StageId> add_at;      // stages that add its gradient; empty: all
+  uint64_t first_sequence = 0;
+  Blob input;                       // ForwardInput::input
+  Blob targets;                     // i32 [n, T], travels on to the last stage
+};
+
+// replica -> the one it got the microbatch from. Answered by Ack.
+struct Backward {
+  WorkId work;
+  Blob gradient;  // f32 [n, T, C]
+};
+
+// What happened to a microbatch at a stage. A hint for the trainer's ledger.
+enum class Progress : uint8_t { kForwarded = 0, kAdded = 1, kEvaluated = 2 };
+
+// replica -> trainer. Answered by Ack.
+struct Notice {
+  WorkId work;
+  Progress progress = Progress::kForwarded;
+  double loss_sum = 0;   // last stage
+  int64_t tokens = 0;    // last stage
+};
+
+// trainer -> replica: forget this microbatch if it is still open.
+struct Cancel {
+  std::vector<WorkId> works;
+};
+
+// --- fences ---------------------------------------------------------------------------------------
+
+// trainer -> replica: accept nothing from these any more, and say what you have.
+struct Fence {
+  uint64_t number = 0;                    // grows; an answer names it
+  Step step{0};
+  std::vector<Incarnation> fenced;
+};
+
+enum class HeldState : uint8_t { kOpen = 0, kAdded = 1 };
+
+struct HeldWork {
+  WorkId work;
+  HeldState state = HeldState::kOpen;
+  Incarnation upstream;                   // from whom it came
+  std::optional<Incarnation> downstream;  // to whom it went
+};
+
+// replica -> trainer, reply to Fence: every training microbatch of the step it accepted. From here on
+// it takes nothing from the fenced, and sends nothing to them.
+struct FenceAck {
+  uint64_t number = 0;
+  std::vector<HeldWork> held;
+};
+
+// --- the end of a step ----------------------------------------------------------------------------
+
+// trainer -> replica: freeze the step's segments. `number` counts the seals of the step.
+struct Seal {
+  Step step{0};
+  uint32_t number = 0;
+};
+
+// replica -> trainer, reply to Seal: everything it has frozen for the step.
+struct Sealed {
+  Step step{0};
+  uint32_t number = 0;
+  Version version{0};   // of the parameters the gradients were computed on
+  Hash128 state_hash;   // of those parameters and moments
+  std::vector<SegmentSummary> segments;
+};
+
+struct RoundId {
+  Epoch epoch{0};
+  Step step{0};
+  uint32_t group = 0;   // parameter group; stage s's own parameters are group s
+  uint32_t number = 0;  // counts the rounds of this step and group
+
+  friend bool operator==(const RoundId& a, const RoundId& b) {
+    return a.epoch == b.epoch && a.step == b.step && a.group == b.group && a.number == b.number;
+  }
+  friend bool operator!=(const RoundId& a, const RoundId& b) { return !(a == b); }
+  friend bool operator<(const RoundId& a, const RoundId& b) {
+    return std::tie(a.epoch, a.step, a.group, a.number) <
+           std::tie(b.epoch, b.step, b.group, b.number);
+  }
+};
+
+struct SegmentRef {
+  SegmentId id{0};
+  Hash128 list_hash;
+};
+
+struct RoundMemberPlan {
+  Incarnation incarnation;
+  std::vector<SegmentRef> segments;  // to sum, in this order; empty: contributes nothing
+};
+
+// Elements [begin, begin + count) of the flat run are summed by member number `owner`.
+struct RoundPart {
+  int64_t begin = 0;
+  int64_t count = 0;
+  uint32_t owner = 0;
+};
+
+// The whole plan of an all-reduce; members add in the order of `members`.
+struct RoundPlan {
+  RoundId id;
+  std::vector<RoundMemberPlan> members;
+  std::vector<RoundPart> parts;  // consecutive, covering the run
+  uint64_t expected_lane = 0;
+};
+
+// trainer -> member.
+struct Reduce {
+  RoundPlan plan;
+};
+
+// member -> owner of a part. Answered by Ack.
+struct Piece {
+  RoundId round;
+  uint32_t part = 0;
+  uint64_t lane = 0;  // of the member's whole contribution
+  Blob data;          // f32 [count]
+};
+
+// owner -> every member. Answered by Ack.
+struct Result {
+  RoundId round;
+  uint32_t part = 0;
+  uint64_t lane = 0;  // total over the members that contributed
+  Blob data;          // f32 [count]
+};
+
+// member -> trainer, reply to Reduce: it holds the whole result.
+struct Reduced {
+  RoundId round;
+  absl::StatusCode code = absl::StatusCode::kOk;
+  std::string error;
+  Hash128 result_hash;
+  double square_norm = 0;  // of the unscaled result
+  uint64_t lane = 0;
+};
+
+struct GroupOutcome {
+  RoundId round;
+  std::vector<RoundMemberPlan> members;  // what was summed
+  Hash128 result_hash;
+  double square_norm = 0;
+  uint64_t lane = 0;
+};
+
+// The one record that ends a step, and the only thing that changes membership. Records are numbered;
+// `step` 0 marks a record that only changes membership or begins an era.
+struct Decision {
+  uint64_t number = 0;
+  Epoch epoch{0};
+  Era era{0};
+  Step step{0};
+  bool skip = false;                     // the version moves, nothing else does
+  std::vector<GroupOutcome> groups;
+  UpdateScalars scalars;
+  double loss = 0;                       // mean over tokens
+  double gradient_norm = 0;              // before clipping
+  double learning_rate = 0;
+  int64_t tokens = 0;
+  std::vector<Member> joins;             // count from the next step on
+  std::vector<Incarnation> leaves;
+};
+
+// trainer -> member.
+struct Apply {
+  Decision decision;
+};
+
+// member -> trainer, reply to Apply.
+struct Applied {
+  StateName state;
+};
+
+// --- the rest -------------------------------------------------------------------------------------
+
+// anyone -> trainer; answered by StatusReply to `reply_address`.
+struct StatusRequest {
+  Endpoint reply_address;
+};
+
+struct StatusReply {
+  std::string json;
+};
+
+// The answer to a request that has no typed reply.
+struct Ack {
+  absl::StatusCode code = absl::StatusCode::kOk;
+  std::string text;
+};
+
+using MessageBody =
+    std::variant<Hello, Welcome, Refused, Heartbeat, Leave, Stop, View, LoadState, Loaded, Fetch,
+                 Chunk, Forward, Backward, Notice, Cancel, Fence, FenceAck, Seal, Sealed, Reduce,
+                 Piece, Result, Reduced, Apply, Applied, StatusRequest, StatusReply, Ack>;
+
+struct Message {
+  RunId run{0};             // 0: not known yet (Hello, StatusRequest)
+  Era era{0};
+  Epoch epoch{0};
+  Incarnation sender;       // {0, 0}: not admitted
+  Load load;                // of the sender, where it is a replica
+  uint64_t request = 0;     // 0: no answer wanted
+  uint64_t reply_to = 0;    // the request this answers
+  MessageBody body;
+};
+
+// The channel a message travels on: bulk for those that carry tensors, control for the rest.
+Channel ChannelOf(const Message& message);
+const char* KindOf(const Message& message);  // "Forward", for logs and traces
+
+}  // namespace starling
+
+#endif  // STARLING_RUNTIME_WIRE_MESSAGES_H_
