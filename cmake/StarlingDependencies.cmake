@@ -1,29 +1,62 @@
-# The libraries Starling stands on, all from Debian's packages (scripts/install-packages.sh). A missing
-# one is named together with the command that installs it.
+# The libraries Starling stands on: Debian's packages (scripts/install-packages.sh), or those found
+# through CMAKE_PREFIX_PATH. All that are missing are named together, with the command that installs
+# them.
+#
+# Only targets that link `starling_torch` may include LibTorch.
 
+set(starling_missing)
+set(starling_missing_packages)
+
+macro(starling_missing_add what debian)
+  list(APPEND starling_missing "${what}")
+  list(APPEND starling_missing_packages ${debian})
+endmacro()
+
+# starling_need(absl libabsl-dev CONFIG): find_package, and on Debian what to install for it.
 macro(starling_need package debian)
   find_package(${package} QUIET ${ARGN})
   if(NOT ${package}_FOUND)
-    message(FATAL_ERROR "Starling needs ${package}, which was not found. On Debian: "
-                        "sudo apt-get install ${debian}")
+    starling_missing_add(${package} "${debian}")
   endif()
 endmacro()
 
+# The same through pkg-config; makes the target PkgConfig::<name>.
+macro(starling_need_pkg_config name package debian)
+  if(PKG_CONFIG_FOUND)
+    pkg_check_modules(${name} QUIET IMPORTED_TARGET ${package})
+  endif()
+  if(NOT ${name}_FOUND)
+    starling_missing_add(${package} "${debian}")
+  endif()
+endmacro()
+
+foreach(folder IN LISTS CMAKE_PREFIX_PATH)
+  if(NOT IS_DIRECTORY "${folder}")
+    message(WARNING "CMAKE_PREFIX_PATH names ${folder}, which does not exist.")
+  endif()
+endforeach()
+
 find_package(Threads REQUIRED)
 starling_need(absl libabsl-dev CONFIG)
-starling_need(CapnProto "libcapnp-dev capnproto" CONFIG)
-starling_need(cppzmq "cppzmq-dev libzmq3-dev" CONFIG)
-starling_need(GTest "libgtest-dev libgmock-dev")
-starling_need(spdlog libspdlog-dev CONFIG)
+starling_need(CapnProto "libcapnp-dev;capnproto" CONFIG)
+starling_need(cppzmq "cppzmq-dev;libzmq3-dev" CONFIG)
+starling_need(GTest "libgtest-dev;libgmock-dev")
+starling_need(spdlog "libspdlog-dev;libfmt-dev" CONFIG)
 starling_need(nlohmann_json nlohmann-json3-dev CONFIG)
 starling_need(CLI11 libcli11-dev CONFIG)
 starling_need(OpenSSL libssl-dev)
 starling_need(PkgConfig pkg-config)
-pkg_check_modules(tomlplusplus REQUIRED IMPORTED_TARGET tomlplusplus)
-pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
+starling_need_pkg_config(tomlplusplus tomlplusplus libtomlplusplus-dev)
+starling_need_pkg_config(xxhash libxxhash libxxhash-dev)
 include(GoogleTest)
+include(StarlingTorch)
 
-starling_need(Torch "libtorch-dev libopenblas0-openmp")
-add_library(starling_torch INTERFACE)
-target_include_directories(starling_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
-target_link_libraries(starling_torch INTERFACE ${TORCH_LIBRARIES})
+if(starling_missing)
+  list(JOIN starling_missing ", " starling_missing)
+  list(REMOVE_DUPLICATES starling_missing_packages)
+  list(JOIN starling_missing_packages " " starling_missing_packages)
+  message(FATAL_ERROR
+    "Starling needs ${starling_missing}, not found here. On Debian:\n"
+    "  sudo apt-get install ${starling_missing_packages}\n"
+    "Elsewhere, name the folders they are in with -DCMAKE_PREFIX_PATH=DIR;DIR.")
+endif()

@@ -26,4 +26,8 @@ std::string ToString(const MicrobatchId& id) {
          (id.kind == WorkKind::kTrain ? " microbatch " : " evaluation ") + std::to_string(id.index);
 }
 
+std::string ToString(const WorkId& work) {
+  return ToString(work.id) + " try " + ToString(work.attempt);
+}
+
 }  // namespace starling

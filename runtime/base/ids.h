@@ -82,12 +82,27 @@ struct MicrobatchId {
   }
 };
 
+// A microbatch at a replica: which one, and which try.
+struct WorkId {
+  MicrobatchId id;
+  AttemptId attempt;
+
+  friend bool operator==(const WorkId& a, const WorkId& b) {
+    return a.id == b.id && a.attempt == b.attempt;
+  }
+  friend bool operator!=(const WorkId& a, const WorkId& b) { return !(a == b); }
+  friend bool operator<(const WorkId& a, const WorkId& b) {
+    return a.id != b.id ? a.id < b.id : a.attempt < b.attempt;
+  }
+};
+
 // For logs: "7", "2.13" (epoch.counter), "2.13#4", "step 12 microbatch 3".
 std::string ToString(PeerId id);
 std::string ToString(StageId id);
 std::string ToString(const Incarnation& id);
 std::string ToString(const AttemptId& id);
 std::string ToString(const MicrobatchId& id);
+std::string ToString(const WorkId& work);  // "step 12 microbatch 3 try 1.0#7"
 
 }  // namespace starling
 

@@ -28,7 +28,8 @@ constexpr double ToUnit(uint64_t bits) { return static_cast<double>(bits >> 11) 
 // A stream of numbers from a seed. Not thread-safe.
 class Rng {
  public:
-  explicit Rng(uint64_t seed) : state_(seed) {}
+  // Mixed, so that the streams of neighbouring seeds are not one stream shifted.
+  explicit Rng(uint64_t seed) : state_(Mix64(seed)) {}
 
   uint64_t Next() { return Mix64(state_++ * 0x9e3779b97f4a7c15ULL); }
   double Unit() { return ToUnit(Next()); }

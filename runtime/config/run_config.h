@@ -1,5 +1,5 @@
-// RunConfig: everything a run file can say, with its defaults. Parsing, overrides and validation are
-// in run_file.h; the keys are documented in examples/all_keys.toml.
+// RunConfig: everything a run file can say, with its defaults. Parsing, overrides and validation
+// are in run_file.h; the keys are documented in examples/all_keys.toml.
 //
 // Plain data. Only the trainer reads a run file; other peers get the resolved text from the swarm.
 #ifndef STARLING_RUNTIME_CONFIG_RUN_CONFIG_H_
@@ -17,20 +17,20 @@ enum class NormKind : uint8_t { kLayerNorm, kRmsNorm };
 enum class MlpKind : uint8_t { kGelu, kSwiGlu };
 enum class PositionKind : uint8_t { kLearned, kRope };
 
-// A pre-norm decoder-only transformer. GPT-2 is LayerNorm, GELU, learned positions, biases; Llama is
-// RMSNorm, SwiGLU, RoPE, no biases.
+// A pre-norm decoder-only transformer. GPT-2 is LayerNorm, GELU, learned positions, biases; Llama
+// is RMSNorm, SwiGLU, RoPE, no biases.
 struct ModelConfig {
   int64_t layers = 6;
   int64_t width = 128;
   int64_t heads = 4;
-  int64_t kv_heads = 0;    // 0: as many as heads. Must divide heads
-  int64_t context = 128;   // tokens per sequence
+  int64_t kv_heads = 0;      // 0: as many as heads. Must divide heads
+  int64_t context = 128;     // tokens per sequence
   int64_t vocabulary = 256;  // bytes
-  int64_t mlp_width = 0;   // 0: 4 * width for GELU; 8/3 * width rounded up to 32 for SwiGLU
+  int64_t mlp_width = 0;     // 0: 4 * width for GELU; 8/3 * width rounded up to 32 for SwiGLU
   NormKind norm = NormKind::kRmsNorm;
   MlpKind mlp = MlpKind::kSwiGlu;
   PositionKind position = PositionKind::kRope;
-  bool bias = false;       // in linear layers (and LayerNorm's offset)
+  bool bias = false;  // in linear layers (and LayerNorm's offset)
   double rope_theta = 10000.0;
   double norm_epsilon = 1e-5;
   double dropout = 0.0;
@@ -54,9 +54,9 @@ struct TrainConfig {
   int64_t global_batch = 32;  // sequences per step
   int64_t microbatch = 4;     // sequences
   uint64_t seed = 1;
-  int64_t eval_every = 50;    // steps; 0 = never
-  int64_t eval_sequences = 64;  // validation sequences per evaluation
-  int64_t hash_every = 1;     // steps between state_hash events; 0 = never
+  int64_t eval_every = 50;            // steps; 0 = never
+  int64_t eval_sequences = 64;        // validation sequences per evaluation
+  int64_t hash_every = 1;             // steps between state_hash events; 0 = never
   std::string on_nonfinite = "skip";  // "skip" the step, or "stop" the run
 
   uint32_t microbatches() const {
@@ -66,25 +66,25 @@ struct TrainConfig {
 
 struct OptimizerConfig {
   double lr = 3e-3;
-  double min_lr = 0.0;       // the cosine's end; 0: a tenth of lr
-  int64_t warmup = 20;       // steps
+  double min_lr = 0.0;  // the cosine's end; 0: a tenth of lr
+  int64_t warmup = 20;  // steps
   double beta1 = 0.9;
   double beta2 = 0.95;
   double epsilon = 1e-8;
   double weight_decay = 0.1;  // on matrices
-  double clip = 1.0;         // global gradient norm; 0 = no clipping
+  double clip = 1.0;          // global gradient norm; 0 = no clipping
 };
 
 struct SwarmConfig {
   int64_t stages = 3;
   std::vector<int64_t> cuts;  // layer indices where a new stage begins; empty: equal cuts
   std::string listen = "tcp://127.0.0.1:*";
-  std::string advertise;      // empty: what was bound
+  std::string advertise;  // empty: what was bound
   absl::Duration orphan_timeout = absl::Seconds(60);
   absl::Duration heartbeat = absl::Seconds(1);
   absl::Duration dead_after = absl::Seconds(20);  // without a heartbeat
-  int64_t window = 0;         // microbatches in flight; 0: twice the number of replicas
-  int64_t slots = 0;          // microbatches a replica holds; 0: the whole step
+  int64_t window = 0;  // microbatches in flight; 0: twice the number of replicas
+  int64_t slots = 0;   // microbatches a replica holds; 0: the whole step
 };
 
 struct LocalConfig {
@@ -128,6 +128,11 @@ std::vector<LayerRange> StageRanges(const RunConfig& config);
 
 // A per-stage setting: element `stage`, or the only one.
 int64_t PerStage(const std::vector<int64_t>& values, uint32_t stage);
+
+// Whether step `step` evaluates: every `eval_every` steps and at the last one; never if that is 0.
+// The evaluation runs on the version the step computes on, and is finished before the step's
+// decision.
+bool EvaluatesAt(const TrainConfig& train, int64_t step);
 
 }  // namespace starling
 

@@ -28,7 +28,7 @@
 namespace starling {
 
 struct ForwardInput {
-  MicrobatchId id;
+  WorkId work;   // two attempts at one microbatch are kept apart
   Blob input;    // first stage: i32 [n, T] tokens; others: f32 [n, T, C]
   Blob targets;  // last stage: i32 [n, T]; others: empty
   uint64_t first_sequence = 0;  // place of the first sequence in the step's batch; keys dropout
@@ -42,8 +42,7 @@ struct ForwardOutput {
 };
 
 struct BackwardInput {
-  MicrobatchId id;
-  AttemptId attempt;
+  WorkId work;
   Blob gradient;                     // f32 [n, T, C]; empty at the last stage
   std::optional<SegmentId> segment;  // where parameter gradients go; none: they are not computed
   bool want_input_gradient = true;   // false at the first stage, or where no stage below needs it
@@ -110,13 +109,13 @@ class Compute {
   // Training work keeps what Backward needs until Backward or Drop; evaluation keeps nothing.
   virtual void Forward(ForwardInput input, Done<ForwardOutput> done) = 0;
 
-  // Adds the parameter gradients, the lane and the list entry to (id.step, segment), which is made on
+  // Adds the parameter gradients, the lane and the list entry to (work.id.step, segment), which is made on
   // first use and must not be frozen. Forgets the microbatch, on failure too. A failure after the
   // adding began marks the segment spoiled.
   virtual void Backward(BackwardInput input, Done<BackwardOutput> done) = 0;
 
-  // Forgets what Forward kept for `id`, if anything.
-  virtual void Drop(MicrobatchId id) = 0;
+  // Forgets what Forward kept for `work`, if anything.
+  virtual void Drop(WorkId work) = 0;
 
   // Freezes all segments of `step` that exist, and answers with all of them in the order of their ids.
   virtual void Seal(Step step, Done<std::vector<SegmentSummary>> done) = 0;

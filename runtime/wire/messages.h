@@ -38,19 +38,6 @@ struct Load {
   uint32_t queued = 0;   // microbatches accepted and not finished
 };
 
-// A microbatch at a replica: which one, and which try.
-struct WorkId {
-  MicrobatchId id;
-  AttemptId attempt;
-
-  friend bool operator==(const WorkId& a, const WorkId& b) {
-    return a.id == b.id && a.attempt == b.attempt;
-  }
-  friend bool operator<(const WorkId& a, const WorkId& b) {
-    return a.id != b.id ? a.id < b.id : a.attempt < b.attempt;
-  }
-};
-
 // --- admission and membership ---------------------------------------------------------------------
 
 // peer -> trainer: let me in.

@@ -1,0 +1,179 @@
+// Peer: one process that serves a replica of a stage. It asks the trainer to be let in, gets its
+// state, and then passes what arrives to the part that knows: StageServer (microbatches),
+// RoundMember (all-reduce), Compute (the update), CutChunk (donating its state).
+//
+//   Connecting --Welcome--> Admitted --LoadState, Loaded--> Serving --fenced or trainer lost--> Connecting
+//
+// Sans-I/O; every call on the reactor thread. The Env, Transport and EventSink outlive it.
+// One replica per peer; messages are keyed by incarnation, so a peer may come to hold several.
+#ifndef STARLING_RUNTIME_PEER_PEER_H_
+#define STARLING_RUNTIME_PEER_PEER_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/transfer.h"
+#include "router/wiring.h"
+#include "runtime/base/event.h"
+#include "runtime/config/run_config.h"
+#include "runtime/env/compute.h"
+#include "runtime/env/env.h"
+#include "runtime/env/transport.h"
+#include "runtime/membership/outbox.h"
+#include "runtime/wire/messages.h"
+#include "runtime/wire/wire.h"
+#include "stages/stage_server.h"
+#include "sync/round.h"
+
+namespace starling {
+
+class Peer : public TransportHandler, private StageLinks {
+ public:
+  struct Options {
+    PeerId id{0};
+    Endpoint trainer;                // only `control` is needed
+    std::optional<StageId> stage;
+    std::string host;
+    uint64_t pid = 0;
+    std::string device = "cpu";
+    uint32_t threads = 1;
+    std::string build;
+    absl::Duration first_contact = absl::Seconds(10);  // infinite: keep trying (--wait)
+  };
+  // Makes the numbers of a stage, once it is known which.
+  using ComputeFactory =
+      std::function<absl::StatusOr<std::unique_ptr<Compute>>(const RunConfig&, StageId)>;
+  // Called once, when the peer has nothing left to do: ok after Stop, Leave or an orphan's wait, an
+  // error otherwise. `reason` is for the user.
+  using OnExit = std::function<void(absl::Status status, const std::string& reason)>;
+
+  Peer(Options options, Env* env, Transport* transport, ComputeFactory make_compute,
+       EventSink events, OnExit on_exit);
+  ~Peer() override;
+
+  void Start();
+  // SIGTERM: tells the trainer, then exits.
+  void Leave(const std::string& reason);
+  // The process did not run for this long (stopped, suspended): nobody is judged for that time.
+  void OnSlept(absl::Duration duration);
+
+  void OnPacket(Packet packet) override;
+  void OnLinkLost(const Endpoint& peer) override;
+
+ private:
+  enum class State : uint8_t { kConnecting, kAdmitted, kServing, kLeaving, kExited };
+  struct Round {
+    std::unique_ptr<RoundMember> member;  // null until the plan is here
+    uint64_t reduce_request = 0;
+    std::vector<std::pair<Incarnation, Piece>> early_pieces;
+    std::vector<std::pair<Incarnation, Result>> early_results;
+    bool answered = false;
+  };
+
+  // StageLinks
+  std::optional<Incarnation> ChooseNext() override;
+  void SendForward(Incarnation to, Forward forward,
+                   std::function<void(absl::StatusCode)> accepted) override;
+  void NextFinished(Incarnation replica) override;
+  void SendBackward(Incarnation to, Backward backward) override;
+  void Notify(Notice notice) override;
+  void DeviceFailed(const absl::Status& status) override;
+
+  // Admission
+  void SayHello();
+  void OnHelloReply(const Message& message);
+  void OnWelcome(const Welcome& welcome, const Message& message);
+  void OnTrainerLost(const std::string& why);
+  void BeatHeart();
+  void Exit(absl::Status status, const std::string& reason);
+
+  // One per kind of message
+  void Dispatch(const Message& message);
+  void DispatchFromTrainer(const Message& message);
+  void On(const View& view);
+  void On(const LoadState& load, const Message& message);
+  void On(const Seal& seal, const Message& message);
+  void On(const Reduce& reduce, const Message& message);
+  void On(const Piece& piece, const Message& message);
+  void On(const Result& result, const Message& message);
+  void On(const Apply& apply, const Message& message);
+  void On(const Fetch& fetch, const Message& message);
+
+  void ForgetStep();
+  void FetchState(const LoadState& load, uint64_t request);
+  void TakeState(const LoadState& load, uint64_t request, Blob state);
+  void AnswerLoaded(uint64_t request, absl::Status status, const StateName& state);
+  void BeginRound(RoundId id, const RoundPlan& plan);
+  void RoundMoved(RoundId id, std::vector<RoundSend> sends);
+  void FailRound(RoundId id, const absl::Status& status);
+  void AnswerChunk(const Fetch& fetch, uint64_t request);
+  void Finished(const Decision& decision, uint64_t request, Hash128 hash);
+  void ScheduleRetry();
+
+  bool FromTrainer(const Message& message) const;
+  const Endpoint* AddressOf(Incarnation incarnation) const;
+  Message Make(MessageBody body) const;
+  void Reply(const Message& to, MessageBody body);
+  void ReplyToTrainer(uint64_t request, MessageBody body);
+  void AskTrainer(MessageBody body);
+  void Emit(const Event& event) const { events_(event); }
+
+  const Options options_;
+  Env* const env_;
+  Transport* const transport_;
+  const ComputeFactory make_compute_;
+  const EventSink events_;
+  const OnExit on_exit_;
+  Outbox outbox_;
+
+  // Who we are to the trainer
+  State state_ = State::kConnecting;
+  RunId run_{0};
+  Era era_{0};
+  Epoch epoch_{0};
+  Incarnation self_;
+  Incarnation trainer_;
+  RunConfig config_;
+  StageId stage_{0};
+  bool ever_admitted_ = false;
+  absl::Time connecting_since_;
+  absl::Time heard_trainer_;
+  TimerId heartbeat_ = kNoTimer;
+  TimerId hello_ = kNoTimer;
+  TimerId retry_sends_ = kNoTimer;
+
+  // Who else there is
+  uint64_t view_number_ = 0;
+  std::map<Incarnation, Member> members_;
+  std::deque<Message> unknown_senders_;  // waiting for a View that names them; bounded
+  std::unique_ptr<Wiring> wiring_;       // to the next stage
+
+  // What we serve
+  std::unique_ptr<Compute> compute_;
+  std::unique_ptr<StageServer> server_;
+  std::optional<StateName> held_;        // the last state whose hash is known
+  std::unique_ptr<StateFetcher> fetcher_;
+  uint64_t load_request_ = 0;            // of the LoadState being worked on
+
+  // The step being ended
+  std::map<uint32_t, std::pair<uint64_t, std::optional<Sealed>>> seals_;  // number -> request, answer
+  std::vector<SegmentSummary> sealed_;
+  std::map<RoundId, Round> rounds_;
+  Version applying_{0};
+
+  // State being donated
+  Version snapshot_version_{0};
+  Blob snapshot_;
+  bool snapshot_pending_ = false;
+  std::vector<std::pair<Fetch, uint64_t>> waiting_fetches_;
+};
+
+}  // namespace starling
+
+#endif  // STARLING_RUNTIME_PEER_PEER_H_

@@ -1,0 +1,61 @@
+// ThreadedCompute: a StageExecutor on a thread of its own, as a Compute.
+//
+// The executor sees one call at a time, all on the compute thread, in the order they were made.
+// Construction and destruction, and every call, happen on the reactor thread. Destruction waits for
+// the operation that is running, gives its result, and completes all others with cancelled, inside
+// the destructor; the executor goes last.
+//
+// Beyond `queue_bound` operations that wait for completion, one more completes with resource
+// exhausted (not inline, and not having run). Drop and FreeThrough are never refused.
+#ifndef STARLING_RUNTIME_REACTOR_COMPUTE_THREAD_H_
+#define STARLING_RUNTIME_REACTOR_COMPUTE_THREAD_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/env/compute.h"
+#include "runtime/reactor/event_loop.h"
+#include "runtime/reactor/worker.h"
+#include "stages/executor.h"
+
+namespace starling {
+
+class ThreadedCompute final : public Compute {
+ public:
+  struct Options {
+    std::string thread_name = "compute";
+    size_t queue_bound = 1024;
+    // Runs first on the compute thread, for settings that a thread has for itself (LibTorch's
+    // number of threads). May be empty.
+    std::function<void()> on_start;
+  };
+
+  // `loop` must outlive it.
+  ThreadedCompute(EventLoop* loop, std::unique_ptr<StageExecutor> executor, Options options);
+  ThreadedCompute(EventLoop* loop, std::unique_ptr<StageExecutor> executor)
+      : ThreadedCompute(loop, std::move(executor), Options()) {}
+
+  int64_t size() const override { return size_; }
+  void Forward(ForwardInput input, Done<ForwardOutput> done) override;
+  void Backward(BackwardInput input, Done<BackwardOutput> done) override;
+  void Drop(WorkId work) override;
+  void Seal(Step step, Done<std::vector<SegmentSummary>> done) override;
+  void Read(Step step, std::vector<SegmentId> segments, Done<SegmentSum> done) override;
+  void FreeThrough(Step step) override;
+  void Apply(UpdateScalars scalars, std::vector<Blob> gradient, Done<Hash128> done) override;
+  void Snapshot(Done<Blob> done) override;
+  void Load(Blob state, Done<Hash128> done) override;
+
+ private:
+  const std::unique_ptr<StageExecutor> executor_;
+  const int64_t size_;
+  Worker worker_;  // last: its thread uses the executor
+};
+
+}  // namespace starling
+
+#endif  // STARLING_RUNTIME_REACTOR_COMPUTE_THREAD_H_

@@ -1,0 +1,94 @@
+// Ledger: who holds which microbatch's gradient in the step under way, and what a fence cost.
+//
+// Two sources feed it. Notices are hints: they say when it is worth trying to seal. Fence answers
+// are the truth about what was accepted: after every live replica has promised to take nothing more
+// from the fenced, the ledger follows each attempt's chain of holders from stage to stage and finds
+// the (stage, index) pairs that no live replica has or will get. Only sealed lists decide what is
+// counted (segment_picker.h).
+//
+// Pure: no clock, no messages. A microbatch is its index within the step.
+#ifndef STARLING_RUNTIME_TRAINER_LEDGER_H_
+#define STARLING_RUNTIME_TRAINER_LEDGER_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "runtime/wire/messages.h"
+
+namespace starling {
+
+class Ledger {
+ public:
+  // What each live replica answered to a fence; a holder not in it is gone.
+  using FenceAnswers = std::map<Incarnation, std::vector<HeldWork>>;
+
+  struct HolderWork {
+    Incarnation holder;
+    WorkId work;
+  };
+
+  struct Repair {
+    // index -> stages whose gradient is lost; each index goes down the pipeline again, and only
+    // these stages add it.
+    std::map<uint32_t, std::vector<StageId>> replays;
+    std::vector<HolderWork> cancels;  // live replicas that wait for what never comes
+    uint32_t added_and_lost = 0;     // pairs that had been added where they are lost
+  };
+
+  Ledger(uint32_t stages, uint32_t microbatches);
+
+  // An attempt goes to `first`, a replica of stage 0. Empty `add_at`: every stage adds it.
+  void OnSent(uint32_t index, AttemptId attempt, std::vector<StageId> add_at, Incarnation first);
+  // `first` refused it before accepting: as if never sent.
+  void OnRefused(uint32_t index, AttemptId attempt);
+  // A replica says it added its gradient. Unknown attempts are ignored.
+  void OnAdded(uint32_t index, AttemptId attempt, StageId stage, Incarnation by);
+
+  // Every (stage, index) seems to have a holder.
+  bool complete() const { return missing_ == 0; }
+  // Every stage of this microbatch seems to have a holder.
+  bool complete(uint32_t index) const;
+
+  // After a fence was answered by every live replica.
+  Repair Resolve(const FenceAnswers& answers);
+
+  // Additions that will not be counted: a segment was voided. Replays come from the next Resolve or
+  // from MissingStages.
+  void Void(StageId stage, const std::vector<SegmentEntry>& entries);
+  // A sealed list lacks what a notice promised.
+  void Lose(StageId stage, uint32_t index);
+  std::map<uint32_t, std::vector<StageId>> MissingStages() const;
+
+  bool was_sent(uint32_t index) const { return !attempts_[index].empty(); }
+
+ private:
+  // A live stretch of an attempt: from this stage on, first held by this replica.
+  struct Chain {
+    uint32_t stage = 0;
+    Incarnation holder;
+  };
+  struct Attempt {
+    AttemptId id;
+    std::vector<bool> adds;     // per stage
+    std::vector<Chain> chains;  // what a fence left of it; at first the whole
+    std::set<uint32_t> voided;  // stages whose addition was voided
+  };
+  // Follows one chain; marks stages that are or will be added, and appends what survives and who is
+  // to be told that nothing comes.
+  void Follow(const Chain& chain, const Attempt& attempt, uint32_t index, const FenceAnswers& answers,
+              std::vector<bool>* alive, std::vector<Chain>* survivors,
+              std::vector<HolderWork>* cancels) const;
+  void Cover(uint32_t stage, uint32_t index, std::optional<Incarnation> by);
+
+  const uint32_t stages_;
+  std::vector<std::vector<Attempt>> attempts_;                        // by index
+  std::vector<std::vector<std::optional<Incarnation>>> covered_;      // [index][stage], by hint
+  uint64_t missing_;
+};
+
+}  // namespace starling
+
+#endif  // STARLING_RUNTIME_TRAINER_LEDGER_H_

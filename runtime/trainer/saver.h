@@ -1,0 +1,72 @@
+// Saver: makes a checkpoint of one version. It fetches a snapshot of every stage from a replica that
+// is at that version, while the next step computes, and has a file job write and publish it.
+//
+// The step after the version must not be decided while fetching(): replicas would move on. Writing
+// goes on behind. One save at a time. Reactor thread; sans-I/O.
+#ifndef STARLING_RUNTIME_TRAINER_SAVER_H_
+#define STARLING_RUNTIME_TRAINER_SAVER_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "checkpoint/checkpoint_store.h"
+#include "checkpoint/transfer.h"
+#include "runtime/base/layout.h"
+#include "runtime/env/env.h"
+#include "runtime/env/file_system.h"
+#include "runtime/trainer/swarm.h"
+
+namespace starling {
+
+class Saver {
+ public:
+  // `done`: the checkpoint is published, or why not (resource exhausted: disk full).
+  using OnSaved = std::function<void(absl::StatusOr<CheckpointInfo>)>;
+
+  Saver(Env* env, Files* files, Swarm* swarm, Endpoint self, CheckpointStore store, int keep,
+        std::vector<StageLayout> layouts);
+
+  // Not while busy(). `changed` is called when fetching() ends.
+  void Begin(CheckpointMeta meta, std::function<void()> changed, OnSaved done);
+  // A replica is gone: its stage is fetched from another one.
+  void OnFenced(Incarnation incarnation);
+  // The state to be saved is no more (a new era began): `done` gets aborted, unless it is being written.
+  void Abandon();
+
+  bool fetching() const { return !missing_.empty(); }
+  bool busy() const { return done_ != nullptr; }
+
+ private:
+  struct Download {
+    Incarnation donor;
+    std::unique_ptr<StateFetcher> fetcher;
+  };
+  void FetchMissing();
+  void FetchFrom(StageId stage, const Replica& donor);
+  void OnFetched(StageId stage, absl::StatusOr<Blob> state);
+  void Write();
+  void Finish(absl::StatusOr<CheckpointInfo> result);
+
+  Env* const env_;
+  Files* const files_;
+  Swarm* const swarm_;
+  const Endpoint self_;
+  const CheckpointStore store_;
+  const int keep_;
+  const std::vector<StageLayout> layouts_;
+
+  CheckpointMeta meta_;
+  std::function<void()> changed_;
+  OnSaved done_;
+  std::map<uint32_t, Download> missing_;  // stages not here yet
+  std::vector<Blob> states_;
+  TimerId retry_ = kNoTimer;
+};
+
+}  // namespace starling
+
+#endif  // STARLING_RUNTIME_TRAINER_SAVER_H_

@@ -1,0 +1,145 @@
+// StepRun: one step from its first microbatch to a summed gradient on every replica.
+//
+//   Running --every (stage, index) has a holder--> Sealing --lists cover the step--> Reducing --> done
+//      ^------- Fencing <---- a replica is gone (from any phase) -----'        |
+//      ^--------------------- a list lacks something: replay ------------------'
+//
+// It feeds microbatches to stage 0, keeps a window of them in flight, keeps the ledger, repairs it
+// after a fence by sending what was lost down the pipeline again with a stage mask, seals, picks
+// segments, and runs the rounds. What it ends in is a StepOutcome; deciding is the trainer's.
+// Evaluation is forward-only work of the step, done before it is sealed.
+//
+// Sans-I/O, reactor thread. Env, Swarm and DataFeed outlive it.
+#ifndef STARLING_RUNTIME_TRAINER_STEP_RUN_H_
+#define STARLING_RUNTIME_TRAINER_STEP_RUN_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "router/wiring.h"
+#include "runtime/base/event.h"
+#include "runtime/data/data_feed.h"
+#include "runtime/env/env.h"
+#include "runtime/trainer/ledger.h"
+#include "runtime/trainer/segment_picker.h"
+#include "runtime/trainer/swarm.h"
+
+namespace starling {
+
+struct StepOutcome {
+  std::vector<GroupOutcome> groups;  // one per stage; empty where the step only evaluated
+  double loss_sum = 0;               // over tokens, in the order of indices
+  int64_t tokens = 0;
+  double square_norm = 0;            // of the summed gradient over all stages
+  uint32_t retries = 0;              // attempts beyond the first of each microbatch
+  uint32_t replayed = 0;             // (stage, microbatch) pairs computed again
+  std::optional<double> evaluation_loss;  // mean over tokens
+};
+
+class StepRun {
+ public:
+  struct Options {
+    Step step{0};
+    uint32_t microbatches = 0;             // 0: only evaluate
+    bool evaluate = false;
+    uint32_t window = 1;                   // microbatches in flight
+    int64_t microbatch_tokens = 0;         // of a full one; for replica speeds
+    std::vector<int64_t> stage_sizes;      // elements of each stage's flat run
+  };
+  // Called once. data loss: the integer lane of a round is wrong, nothing may be applied.
+  using OnDone = std::function<void(absl::StatusOr<StepOutcome>)>;
+  // Asked before sealing: false holds the step open; Poke() asks again.
+  using MaySeal = std::function<bool()>;
+
+  StepRun(Options options, Env* env, Swarm* swarm, const DataFeed* data, Wiring* wiring,
+          EventSink events, MaySeal may_seal, OnDone done);
+  ~StepRun();
+  StepRun(const StepRun&) = delete;
+  StepRun& operator=(const StepRun&) = delete;
+
+  void Start();
+
+  void OnNotice(Incarnation from, const Notice& notice);
+  // These were removed from the swarm. Everyone left is asked to promise.
+  void OnFenced(const std::vector<Incarnation>& fenced);
+  // A replica was added; only legal while accepts_members().
+  void OnMemberAdded() { Poke(); }
+  bool accepts_members() const { return phase_ == Phase::kRunning; }
+  void Poke();
+
+  Step step() const { return options_.step; }
+  const char* phase_name() const;
+  uint32_t done_microbatches() const;
+
+ private:
+  enum class Phase : uint8_t { kRunning, kFencing, kSealing, kReducing, kDone };
+  // One microbatch to send: all stages add it, or only some.
+  struct Todo {
+    MicrobatchId id;
+    std::vector<StageId> add_at;
+    bool contested = false;
+  };
+
+  void Pump();
+  bool Send(const Todo& todo);
+  void OnSendAnswer(const Todo& todo, AttemptId attempt, Incarnation to, absl::StatusCode code);
+  void Landed(const MicrobatchId& id);
+  void ScheduleRetry();
+  void MaybeSeal();
+
+  void SendFence();
+  void OnFenceAnswered();
+  void Replay(const std::map<uint32_t, std::vector<StageId>>& replays);
+
+  void BeginSeal();
+  void OnAllSealed();
+  void BeginReduce();
+  void OnReduced(Incarnation from, const Reduced& reduced);
+  void Finish(absl::StatusOr<StepOutcome> outcome);
+  StepOutcome Summarize() const;
+
+  const Options options_;
+  Env* const env_;
+  Swarm* const swarm_;
+  const DataFeed* const data_;
+  Wiring* const wiring_;
+  const EventSink events_;
+  const MaySeal may_seal_;
+  OnDone done_;
+
+  Phase phase_ = Phase::kRunning;
+  Ledger ledger_;
+  std::deque<Todo> todo_;
+  std::map<MicrobatchId, std::pair<AttemptId, Incarnation>> in_flight_;
+  uint32_t next_attempt_ = 1;
+  TimerId retry_ = kNoTimer;
+  uint32_t retries_ = 0;
+  uint32_t replayed_ = 0;
+
+  std::map<uint32_t, std::pair<double, int64_t>> evaluated_;  // index -> loss sum, tokens
+
+  uint64_t fence_number_ = 0;
+  std::set<Incarnation> fenced_;          // in this step
+  Ledger::FenceAnswers fence_answers_;
+
+  uint32_t seal_number_ = 0;
+  std::map<Incarnation, Sealed> sealed_;  // answers to the current seal
+  std::set<SegmentName> voided_;
+  std::vector<std::vector<RoundMemberPlan>> picked_;  // per stage
+
+  uint32_t round_number_ = 0;
+  std::map<Incarnation, Reduced> reduced_;
+  // Replies may come after this run is gone: they hold a weak reference to this.
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace starling
+
+#endif  // STARLING_RUNTIME_TRAINER_STEP_RUN_H_

@@ -1,0 +1,81 @@
+// Swarm: the replicas that serve, as the trainer knows them, and the way to talk to them.
+//
+// Membership changes only through Add and Remove; the trainer persists each change before it calls
+// them. Reactor thread.
+#ifndef STARLING_RUNTIME_TRAINER_SWARM_H_
+#define STARLING_RUNTIME_TRAINER_SWARM_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/env/env.h"
+#include "runtime/membership/outbox.h"
+#include "runtime/wire/messages.h"
+
+namespace starling {
+
+// A serving replica.
+struct Replica {
+  Member member;
+  Hello hello;
+  Load load;               // as it last reported
+  StateName state;         // the last it acknowledged
+  int64_t tokens = 0;      // of microbatches it added since `since`
+  absl::Time since;
+};
+
+class Swarm {
+ public:
+  Swarm(Env* env, Transport* transport, RunId run, Epoch epoch, uint32_t stages);
+
+  void set_era(Era era) { era_ = era; }
+  Era era() const { return era_; }
+  Epoch epoch() const { return epoch_; }
+  Incarnation self() const { return {epoch_, 0}; }
+  uint32_t stages() const { return stages_; }
+
+  void Add(Replica replica);
+  // Cancels what was asked of it.
+  void Remove(Incarnation incarnation);
+  void Clear();
+
+  const std::map<Incarnation, Replica>& replicas() const { return replicas_; }
+  Replica* Find(Incarnation incarnation);
+  std::vector<Incarnation> OfStage(StageId stage) const;
+  std::vector<uint32_t> CountPerStage() const;
+  std::optional<StageId> EmptyStage() const;  // the first stage nobody serves
+
+  // Tells every replica who serves its own and the neighbouring stages.
+  void BroadcastView();
+
+  // A request to a serving replica, repeated until answered or the replica is removed.
+  void Ask(Incarnation to, MessageBody body, Outbox::OnReplyFn on_reply);
+  // The same for someone who does not serve (yet).
+  void AskAt(const Endpoint& to, Incarnation incarnation, MessageBody body,
+             Outbox::OnReplyFn on_reply);
+  void Tell(const Endpoint& to, MessageBody body);
+  void Reply(const Endpoint& to, uint64_t request, MessageBody body);
+
+  Outbox& outbox() { return outbox_; }
+
+ private:
+  Message Make(MessageBody body) const;
+
+  const RunId run_;
+  const Epoch epoch_;
+  const uint32_t stages_;
+  Env* const env_;
+  Transport* const transport_;
+  Era era_{0};
+  Outbox outbox_;
+  std::map<Incarnation, Replica> replicas_;
+  uint64_t view_number_ = 0;
+};
+
+}  // namespace starling
+
+#endif  // STARLING_RUNTIME_TRAINER_SWARM_H_

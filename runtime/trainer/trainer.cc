@@ -1,0 +1,418 @@
+// Messages, membership and eras. Steps and decisions are in trainer_steps.cc.
+#include "runtime/trainer/trainer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "checkpoint/transfer.h"
+#include "runtime/base/check.h"
+#include "runtime/base/status_macros.h"
+#include "runtime/wire/wire.h"
+
+namespace starling {
+namespace {
+
+constexpr char kCameBack[] = "it came back and asked to be let in again";
+
+}  // namespace
+
+Trainer::Trainer(Options options, Env* env, Transport* transport, Files* files,
+                 const DataFeed* data, TrainerObserver* observer)
+    : options_(std::move(options)),
+      env_(env),
+      files_(files),
+      data_(data),
+      observer_(observer),
+      self_(transport->address()),
+      swarm_(env, transport, options_.run, options_.epoch, options_.config.stage_count()),
+      admission_(
+          env, &swarm_, options_.config_toml,
+          [this](const Event& event) { Emit(event); },
+          [this](StageId stage, const std::optional<StateName>& held) {
+            return FindLoadTarget(stage, held);
+          },
+          [this] { OnAdmissionChanged(); }),
+      detector_(FailureDetector::Options{options_.config.swarm.dead_after}),
+      log_(files, options_.run_directory + "/decisions.jsonl"),
+      saver_(env, files, &swarm_, self_, CheckpointStore(options_.run_directory + "/checkpoints"),
+             static_cast<int>(options_.config.checkpoint.keep), options_.layouts),
+      record_number_(options_.last_record),
+      base_(options_.start) {
+  STARLING_CHECK_EQ(options_.layouts.size(), size_t{options_.config.stage_count()});
+  const uint64_t updates = options_.start_meta.updates;
+  skipped_ = Value(options_.start.version) - updates;
+  swarm_.set_era(Era{Value(options_.era) - 1});  // BeginEra counts up
+  Wiring::Options wiring;
+  wiring.seed = env->Random();
+  wiring_ = std::make_unique<Wiring>(wiring);
+  transport->SetHandler(this);
+}
+
+Trainer::~Trainer() { env_->Cancel(watch_); }
+
+void Trainer::Start() {
+  last_watch_ = env_->Now();
+  watch_ = env_->Schedule(options_.config.swarm.heartbeat, [this] { Watch(); });
+  BeginEra();
+}
+
+void Trainer::RequestStop(const std::string& reason) {
+  if (phase_ == Phase::kDone || !stop_reason_.empty()) return;
+  stop_reason_ = reason;
+  if (phase_ == Phase::kGathering) return MaybeEnd();
+  // A step that cannot end now is given up: nothing of it was decided.
+  if (phase_ == Phase::kTraining && swarm_.EmptyStage()) {
+    phase_ = Phase::kEnding;
+    final_evaluation_done_ = true;
+    MaybeEnd();
+  }
+}
+
+void Trainer::OnSlept(absl::Duration duration) { detector_.Extend(duration); }
+
+// --- messages -------------------------------------------------------------------------------------
+
+void Trainer::OnPacket(Packet packet) {
+  if (phase_ == Phase::kDone) return;
+  absl::StatusOr<Message> decoded = DecodeMessage(std::move(packet), WireLimits());
+  if (!decoded.ok()) {
+    return Emit(Event("message_refused").With("reason", std::string(decoded.status().message())));
+  }
+  const Message& message = *decoded;
+  if (const auto* hello = std::get_if<Hello>(&message.body)) return OnHello(*hello, message);
+  if (const auto* ask = std::get_if<StatusRequest>(&message.body)) {
+    return swarm_.Reply(ask->reply_address, message.request, StatusReply{StatusJson()});
+  }
+  if (message.run != options_.run || message.epoch != swarm_.epoch()) return;
+  Replica* replica = swarm_.Find(message.sender);
+  if (replica != nullptr) replica->load = message.load;
+  if (replica != nullptr || admission_.Find(message.sender) != nullptr) {
+    detector_.OnHeard(message.sender, env_->Now());
+  }
+  if (message.reply_to != 0) {
+    wiring_->OnReport(message.sender, message.load.service_s, message.load.queued);
+    swarm_.outbox().OnReply(message);
+    return;
+  }
+  if (const auto* fetch = std::get_if<Fetch>(&message.body)) return OnFetch(*fetch, message);
+  OnMemberMessage(message);
+}
+
+void Trainer::OnHello(const Hello& hello, const Message& message) {
+  if (message.run != RunId{0} && message.run != options_.run) {
+    return swarm_.Reply(hello.address, message.request,
+                        Refused{false, "this peer belongs to another run"});
+  }
+  const Incarnation previous =
+      message.epoch == swarm_.epoch() ? message.sender : Incarnation{};
+  const std::optional<Incarnation> replaced =
+      admission_.OnHello(hello, previous, message.request);
+  if (replaced) Fence(*replaced, kCameBack);
+  OnAdmissionChanged();
+}
+
+void Trainer::OnMemberMessage(const Message& message) {
+  const Incarnation from = message.sender;
+  const Replica* replica = swarm_.Find(from);
+  const Replica* joiner = admission_.Find(from);
+  if (replica == nullptr && joiner == nullptr) return;  // fenced: nothing it says counts
+  const Endpoint address = (replica != nullptr ? replica : joiner)->member.address;
+  if (const auto* leave = std::get_if<Leave>(&message.body)) {
+    swarm_.Reply(address, message.request, Ack{});
+    return Lose(from, leave->reason);
+  }
+  if (std::holds_alternative<Heartbeat>(message.body)) return swarm_.Tell(address, Ack{});
+  if (replica == nullptr) return;
+  wiring_->OnReport(from, message.load.service_s, message.load.queued);
+  if (const auto* notice = std::get_if<Notice>(&message.body)) {
+    swarm_.Reply(address, message.request, Ack{});
+    if (step_run_ && message.era == swarm_.era()) step_run_->OnNotice(from, *notice);
+  }
+}
+
+void Trainer::OnFetch(const Fetch& fetch, const Message& message) {
+  Chunk chunk;
+  if (fetch.era != swarm_.era() || fetch.version != base_version_ || base_states_.empty() ||
+      Value(fetch.stage) >= base_states_.size()) {
+    chunk.code = absl::StatusCode::kAborted;
+    chunk.error = "the trainer has no such state";
+  } else {
+    chunk = CutChunk(fetch, base_states_[Value(fetch.stage)]);
+  }
+  swarm_.Reply(fetch.reply_address, message.request, std::move(chunk));
+}
+
+// --- membership -----------------------------------------------------------------------------------
+
+void Trainer::OnLinkLost(const Endpoint& peer) {
+  if (phase_ == Phase::kDone) return;
+  if (const auto joiner = admission_.FindByAddress(peer.control)) {
+    return Lose(*joiner, "connection lost");
+  }
+  for (const auto& [incarnation, replica] : swarm_.replicas()) {
+    if (replica.member.address.control == peer.control) {
+      return Fence(incarnation, "connection lost");
+    }
+  }
+}
+
+void Trainer::Watch() {
+  const absl::Time now = env_->Now();
+  const absl::Duration late = now - last_watch_ - options_.config.swarm.heartbeat;
+  // A loop that could not run did not hear anyone either.
+  if (late > options_.config.swarm.heartbeat) detector_.Extend(late);
+  last_watch_ = now;
+  for (const FailureDetector::Suspect& suspect : detector_.Overdue(now)) {
+    const Replica* replica = swarm_.Find(suspect.incarnation);
+    // Silence alone does not cost a stage its last replica.
+    if (replica != nullptr && swarm_.OfStage(replica->member.stage).size() == 1) continue;
+    Lose(suspect.incarnation, suspect.reason);
+  }
+  if (phase_ == Phase::kGathering) OnAdmissionChanged();
+  if (step_run_) step_run_->Poke();
+  if (phase_ != Phase::kDone) {
+    watch_ = env_->Schedule(options_.config.swarm.heartbeat, [this] { Watch(); });
+  }
+}
+
+void Trainer::Lose(Incarnation incarnation, const std::string& reason) {
+  if (swarm_.Find(incarnation) != nullptr) return Fence(incarnation, reason);
+  detector_.Forget(incarnation);
+  admission_.Drop(incarnation, reason);
+  OnAdmissionChanged();
+}
+
+void Trainer::Fence(Incarnation incarnation, const std::string& reason) {
+  const Replica* found = swarm_.Find(incarnation);
+  if (found == nullptr) return;
+  const Replica replica = *found;
+  swarm_.Remove(incarnation);
+  detector_.Forget(incarnation);
+  unrecorded_leaves_.push_back(incarnation);
+  const size_t left = swarm_.OfStage(replica.member.stage).size();
+  Emit(Event("peer_lost")
+           .With("stage", Value(replica.member.stage))
+           .With("replica", ToString(incarnation))
+           .With("peer", ToString(replica.member.peer))
+           .With("pid", replica.hello.pid)
+           .With("left", left)
+           .With("reason", reason));
+  // If it is alive after all, it may come back as a new incarnation.
+  if (reason != kCameBack) swarm_.Tell(replica.member.address, Refused{true, absl::StrCat("fenced: ", reason)});
+  wiring_->SetCandidates(swarm_.OfStage(StageId{0}));
+  swarm_.BroadcastView();
+  saver_.OnFenced(incarnation);
+  if (step_run_) step_run_->OnFenced({incarnation});
+  if (!stop_reason_.empty() && left == 0 && phase_ == Phase::kTraining) {
+    phase_ = Phase::kEnding;
+    final_evaluation_done_ = true;
+  }
+  OnAdmissionChanged();
+}
+
+void Trainer::OnAdmissionChanged() {
+  if (phase_ == Phase::kDone) return;
+  ConsiderNewEra();
+  admission_.OfferLoads();
+  AdmitLoaded();
+  const std::string waiting = WaitingFor();
+  if (waiting != waiting_said_ && !waiting.empty()) Emit(Event("waiting").With("reason", waiting));
+  waiting_said_ = waiting;
+  if (step_run_) step_run_->Poke();
+  MaybeEnd();
+}
+
+bool Trainer::IsCurrent(const Replica& replica) const {
+  const auto& current = stage_states_[Value(replica.member.stage)];
+  return current && replica.state.era == current->era &&
+         replica.state.version == current->version && replica.state.hash == current->hash;
+}
+
+bool Trainer::EnoughToStart() const {
+  const std::vector<uint32_t> loaded = admission_.LoadedPerStage();
+  bool as_expected = true;
+  for (size_t stage = 0; stage < loaded.size(); ++stage) {
+    if (loaded[stage] == 0) return false;
+    as_expected = as_expected && loaded[stage] >= options_.expected[stage];
+  }
+  return as_expected || env_->Now() - gathering_since_ >= options_.gather_patience;
+}
+
+void Trainer::AdmitLoaded() {
+  if (admitting_ || deciding_ || phase_ == Phase::kDone || loading_base_) return;
+  if (phase_ == Phase::kGathering) {
+    if (!EnoughToStart() || admission_.loading()) return;
+  } else if (step_run_ != nullptr && !step_run_->accepts_members()) {
+    return;
+  }
+  std::vector<Replica> ready =
+      admission_.TakeLoaded([this](const Replica& replica) { return IsCurrent(replica); });
+  if (ready.empty()) return;
+  Decision record = NewRecord();
+  for (const Replica& replica : ready) record.joins.push_back(replica.member);
+  admitting_ = true;
+  log_.Append(record, [this, record, ready, at = version_, era = swarm_.era()](
+                          absl::Status status) {
+    admitting_ = false;
+    if (phase_ == Phase::kDone) return;
+    if (!status.ok()) return Finish(status, "the decision log cannot be written");
+    observer_->OnDecision(record);
+    Admitted(ready, at, era);
+  });
+}
+
+void Trainer::Admitted(std::vector<Replica> replicas, Version at, Era era) {
+  // The step was held open meanwhile, so the version stands; only a new era can have come between.
+  if (at != version_ || era != swarm_.era()) {
+    for (Replica& replica : replicas) admission_.Readmit(std::move(replica));
+    return OnAdmissionChanged();
+  }
+  for (Replica& replica : replicas) {
+    Emit(Event("peer_joined")
+             .With("stage", Value(replica.member.stage))
+             .With("replica", ToString(replica.member.incarnation))
+             .With("peer", ToString(replica.member.peer))
+             .With("pid", replica.hello.pid)
+             .With("version", Value(version_)));
+    detector_.OnHeard(replica.member.incarnation, env_->Now());
+    swarm_.Add(std::move(replica));
+  }
+  wiring_->SetCandidates(swarm_.OfStage(StageId{0}));
+  swarm_.BroadcastView();
+  if (phase_ == Phase::kGathering) {
+    phase_ = Phase::kTraining;
+    last_decision_ = env_->Now();
+    BeginStep();
+  } else if (step_run_) {
+    step_run_->OnMemberAdded();
+  }
+  OnAdmissionChanged();
+}
+
+std::optional<Admission::LoadTarget> Trainer::FindLoadTarget(
+    StageId stage, const std::optional<StateName>& held) const {
+  const auto& current = stage_states_[Value(stage)];
+  if (loading_base_ || !current || phase_ == Phase::kDone) return std::nullopt;
+  if (held && held->era == current->era && held->version == current->version &&
+      held->hash == current->hash) {
+    return Admission::LoadTarget{*current, self_};
+  }
+  if (!base_states_.empty() && version_ == base_version_) {
+    return Admission::LoadTarget{*current, self_};
+  }
+  for (const auto& [incarnation, replica] : swarm_.replicas()) {
+    if (replica.member.stage == stage && replica.state.version == current->version) {
+      return Admission::LoadTarget{*current, replica.member.address};
+    }
+  }
+  return std::nullopt;
+}
+
+std::string Trainer::WaitingFor() const {
+  if (phase_ == Phase::kEnding) return "";
+  std::vector<uint32_t> counts = swarm_.CountPerStage();
+  const std::vector<uint32_t> joining = admission_.LoadedPerStage();
+  std::vector<std::string> missing;
+  for (size_t stage = 0; stage < counts.size(); ++stage) {
+    if (counts[stage] + joining[stage] == 0) missing.push_back(absl::StrCat(stage));
+  }
+  if (missing.empty()) return "";
+  return absl::StrCat("stage ", absl::StrJoin(missing, " and stage "),
+                      " has no replica: start one with `starling stage --join ", self_.control,
+                      " --stage ", missing[0], "`");
+}
+
+// --- eras -----------------------------------------------------------------------------------------
+
+void Trainer::BeginEra() {
+  phase_ = Phase::kGathering;
+  swarm_.set_era(Next(swarm_.era()));
+  step_run_.reset();
+  saver_.Abandon();
+  std::vector<Replica> members;
+  for (const auto& [incarnation, replica] : swarm_.replicas()) members.push_back(replica);
+  swarm_.Clear();
+  admission_.RestartLoads();
+  for (Replica& replica : members) admission_.Readmit(std::move(replica));
+  base_version_ = version_ = base_.version;
+  saved_ = base_.version;
+  gathering_since_ = env_->Now();
+  stage_states_.assign(swarm_.stages(), std::nullopt);
+  base_states_.clear();
+  loading_base_ = true;
+  Decision record = NewRecord();
+  auto states = std::make_shared<std::vector<Blob>>();
+  log_.Append(record, [this, record, states](absl::Status status) {
+    if (!status.ok()) return Finish(status, "the decision log cannot be written");
+    observer_->OnDecision(record);
+    files_->Run(
+        [this, states](Disk& disk) {
+          for (const StageLayout& layout : options_.layouts) {
+            STARLING_ASSIGN_OR_RETURN(Blob state, LoadStage(disk, base_, layout));
+            states->push_back(std::move(state));
+          }
+          return absl::OkStatus();
+        },
+        [this, states](absl::Status loaded) {
+          base_states_ = std::move(*states);
+          OnBaseLoaded(std::move(loaded));
+        });
+  });
+}
+
+void Trainer::OnBaseLoaded(absl::Status status) {
+  if (phase_ == Phase::kDone) return;
+  if (!status.ok()) return Finish(status, absl::StrCat("cannot begin from ", base_.path));
+  loading_base_ = false;
+  for (uint32_t stage = 0; stage < swarm_.stages(); ++stage) {
+    const Blob& bytes = base_states_[stage];
+    stage_states_[stage] =
+        StateName{swarm_.era(), base_version_, HashBytes(bytes.data(), bytes.size_bytes())};
+  }
+  Emit(Event("era_began")
+           .With("era", Value(swarm_.era()))
+           .With("version", Value(base_version_))
+           .With("checkpoint", base_.path));
+  OnAdmissionChanged();
+}
+
+void Trainer::ConsiderNewEra() {
+  if (phase_ != Phase::kTraining && phase_ != Phase::kEnding) return;
+  if (deciding_ || admitting_ || !stop_reason_.empty()) return;
+  const std::optional<StageId> empty = swarm_.EmptyStage();
+  if (!empty) return;
+  // Its state went with its last replica, unless someone comes back with it.
+  const auto& current = stage_states_[Value(*empty)];
+  bool candidate = false;
+  bool current_candidate = false;
+  admission_.ForEach([&](const Replica& joiner) {
+    if (joiner.member.stage != *empty) return;
+    candidate = true;
+    const auto& held = joiner.hello.held;
+    if (current && held && held->era == current->era && held->version == current->version &&
+        held->hash == current->hash) {
+      current_candidate = true;
+    }
+  });
+  if (!candidate || current_candidate) return;
+  if (version_ == base_version_ && !base_states_.empty()) return;  // the trainer still has it
+  Emit(Event("state_lost")
+           .With("stage", Value(*empty))
+           .With("reason", absl::StrCat("the last replica of stage ", Value(*empty),
+                                        " is gone with version ", Value(version_),
+                                        "; everyone returns to ", base_.path)));
+  BeginEra();
+}
+
+Decision Trainer::NewRecord() {
+  Decision record;
+  record.number = ++record_number_;
+  record.epoch = swarm_.epoch();
+  record.era = swarm_.era();
+  record.leaves.swap(unrecorded_leaves_);
+  return record;
+}
+
+}  // namespace starling

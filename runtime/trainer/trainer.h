@@ -1,0 +1,161 @@
+// Trainer: feeds microbatches, decides steps, admits peers, has checkpoints made. It holds no
+// parameters: replicas hold the state, the decision log what was decided.
+//
+//   Gathering --every stage has a loaded replica--> Training (StepRun, record persisted, Apply; again)
+//      ^                                               |  last step, or asked to stop
+//      '--- a stage lost its last replica: new era <---+--> Ending (last evaluation and checkpoint) -> Done
+//
+// Parts: Swarm (who serves), Admission (who wants in), StepRun (one step), Saver (checkpoints),
+// DecisionLog (what is on disk before anyone acts on it). Sans-I/O: every call on the reactor thread;
+// the interfaces given to it outlive it.
+#ifndef STARLING_RUNTIME_TRAINER_TRAINER_H_
+#define STARLING_RUNTIME_TRAINER_TRAINER_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint_store.h"
+#include "router/wiring.h"
+#include "runtime/base/layout.h"
+#include "runtime/config/run_config.h"
+#include "runtime/data/data_feed.h"
+#include "runtime/env/env.h"
+#include "runtime/env/file_system.h"
+#include "runtime/env/transport.h"
+#include "runtime/membership/failure_detector.h"
+#include "runtime/trainer/admission.h"
+#include "runtime/trainer/decision_log.h"
+#include "runtime/trainer/observer.h"
+#include "runtime/trainer/saver.h"
+#include "runtime/trainer/step_run.h"
+#include "runtime/trainer/swarm.h"
+
+namespace starling {
+
+class Trainer : public TransportHandler {
+ public:
+  struct Options {
+    RunConfig config;
+    std::string config_toml;           // what joiners get
+    std::string run_directory;         // holds decisions.jsonl and checkpoints/
+    RunId run{0};
+    Epoch epoch{1};                    // greater than any before in this run
+    Era era{1};                        // likewise
+    uint64_t last_record = 0;          // of the decision log
+    CheckpointInfo start;              // the checkpoint to begin from
+    CheckpointMeta start_meta;
+    std::vector<StageLayout> layouts;  // per stage
+    std::vector<uint32_t> expected;    // replicas per stage to wait for a while at the start
+    absl::Duration gather_patience = absl::Seconds(30);
+  };
+
+  Trainer(Options options, Env* env, Transport* transport, Files* files, const DataFeed* data,
+          TrainerObserver* observer);
+  ~Trainer() override;
+
+  void Start();
+  // Ends after the step under way, with a checkpoint; at once if no step can end now.
+  void RequestStop(const std::string& reason);
+  // Evaluates, takes no step: for tests and tools that look at a running trainer.
+  std::string StatusJson() const;
+  void OnSlept(absl::Duration duration);
+
+  void OnPacket(Packet packet) override;
+  void OnLinkLost(const Endpoint& peer) override;
+
+  Version version() const { return version_; }
+  Era era() const { return swarm_.era(); }
+  const Swarm& swarm() const { return swarm_; }
+
+ private:
+  enum class Phase : uint8_t { kGathering, kTraining, kEnding, kDone };
+
+  // Messages
+  void OnHello(const Hello& hello, const Message& message);
+  void OnMemberMessage(const Message& message);
+  void OnFetch(const Fetch& fetch, const Message& message);
+
+  // Membership
+  void Watch();
+  void Fence(Incarnation incarnation, const std::string& reason);
+  void Lose(Incarnation incarnation, const std::string& reason);
+  void OnAdmissionChanged();
+  bool EnoughToStart() const;
+  void AdmitLoaded();
+  void Admitted(std::vector<Replica> replicas, Version at, Era era);
+  std::optional<Admission::LoadTarget> FindLoadTarget(StageId stage,
+                                                      const std::optional<StateName>& held) const;
+  bool IsCurrent(const Replica& replica) const;
+  std::string WaitingFor() const;
+
+  // Eras
+  void BeginEra();
+  void OnBaseLoaded(absl::Status status);
+  void ConsiderNewEra();
+
+  // Steps
+  void BeginStep();
+  bool MaySeal() const;
+  void OnStepDone(absl::StatusOr<StepOutcome> outcome);
+  void Decide(const StepOutcome& outcome);
+  void Commit(const Decision& decision, const StepOutcome& outcome);
+  void OnApplied(Incarnation from, const Applied& applied);
+  void Report(const Decision& decision, const StepOutcome& outcome);
+  void BeginSave();
+  void MaybeEnd();
+  void Finish(absl::Status status, const std::string& summary);
+
+  Decision NewRecord();
+  void Emit(const Event& event) { observer_->OnEvent(event); }
+
+  const Options options_;
+  Env* const env_;
+  Files* const files_;
+  const DataFeed* const data_;
+  TrainerObserver* const observer_;
+  const Endpoint self_;
+
+  Phase phase_ = Phase::kGathering;
+  Version version_{0};      // the newest decided
+  Swarm swarm_;
+  Admission admission_;
+  FailureDetector detector_;
+  DecisionLog log_;
+  Saver saver_;
+  std::unique_ptr<Wiring> wiring_;
+  std::unique_ptr<StepRun> step_run_;
+  uint64_t record_number_ = 0;
+  std::vector<Incarnation> unrecorded_leaves_;
+  bool admitting_ = false;  // a record with joins is being persisted
+  bool deciding_ = false;   // a step's record is being persisted
+
+  // The state of each stage at version_; none until a replica has acknowledged it.
+  std::vector<std::optional<StateName>> stage_states_;
+
+  // The checkpoint this era began from, and its bytes for joiners while version_ is still there.
+  CheckpointInfo base_;
+  Version base_version_{0};
+  std::vector<Blob> base_states_;
+  std::optional<absl::Time> enough_since_;  // every stage could be served
+  bool loading_base_ = false;
+
+  uint64_t skipped_ = 0;
+  uint64_t start_updates_ = 0;
+  absl::Time last_decision_;
+  absl::Time gathering_since_;
+  std::string stop_reason_;
+  bool final_evaluation_done_ = false;
+  std::optional<Version> saved_;  // the newest published
+  std::string waiting_said_;
+  TimerId watch_ = kNoTimer;
+  absl::Time last_watch_;
+  std::optional<double> evaluation_loss_;
+};
+
+}  // namespace starling
+
+#endif  // STARLING_RUNTIME_TRAINER_TRAINER_H_

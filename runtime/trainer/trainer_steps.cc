@@ -1,0 +1,285 @@
+// Steps, decisions, checkpoints and the end of the run.
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "nlohmann/json.hpp"
+#include "runtime/trainer/trainer.h"
+#include "stages/schedule.h"
+
+namespace starling {
+
+void Trainer::BeginStep() {
+  const int64_t total = options_.config.train.steps;
+  const auto& train = options_.config.train;
+  const bool last = static_cast<int64_t>(Value(version_)) >= total;
+  if (last || !stop_reason_.empty()) phase_ = Phase::kEnding;
+  const bool due = train.eval_every > 0 && Value(version_) > Value(base_version_) &&
+                   (last || Value(version_) % static_cast<uint64_t>(train.eval_every) == 0);
+  StepRun::Options step;
+  step.step = Step{Value(version_) + 1};
+  step.evaluate = due && data_->evaluate_microbatches() > 0 && stop_reason_.empty();
+  step.microbatches = phase_ == Phase::kEnding ? 0 : data_->train_microbatches();
+  step.microbatch_tokens = train.microbatch * options_.config.model.context;
+  step.window = options_.config.swarm.window > 0
+                    ? static_cast<uint32_t>(options_.config.swarm.window)
+                    : 2 * static_cast<uint32_t>(swarm_.replicas().size()) + 2;
+  for (const StageLayout& layout : options_.layouts) step.stage_sizes.push_back(layout.size);
+  if (phase_ == Phase::kEnding && !step.evaluate) {
+    step_run_.reset();
+    final_evaluation_done_ = true;
+    return MaybeEnd();
+  }
+  step_run_ = std::make_unique<StepRun>(
+      std::move(step), env_, &swarm_, data_, wiring_.get(),
+      [this](const Event& event) { Emit(event); }, [this] { return MaySeal(); },
+      [this](absl::StatusOr<StepOutcome> outcome) { OnStepDone(std::move(outcome)); });
+  step_run_->Start();
+}
+
+// The end of a step waits for joiners that load, since their state is of its version, and for the
+// snapshot of its version to be fetched.
+bool Trainer::MaySeal() const {
+  return !admitting_ && !admission_.loading() && !saver_.fetching();
+}
+
+void Trainer::OnStepDone(absl::StatusOr<StepOutcome> outcome) {
+  if (!outcome.ok()) return Finish(outcome.status(), "the step was not applied");
+  if (outcome->evaluation_loss) observer_->OnEvaluation(version_, *outcome->evaluation_loss);
+  if (outcome->evaluation_loss) evaluation_loss_ = outcome->evaluation_loss;
+  if (phase_ == Phase::kEnding) {
+    final_evaluation_done_ = true;
+    // The run that called this is on the stack.
+    env_->Schedule(absl::ZeroDuration(), [this] {
+      step_run_.reset();
+      MaybeEnd();
+    });
+    return;
+  }
+  Decide(*outcome);
+}
+
+void Trainer::Decide(const StepOutcome& outcome) {
+  const Step step{Value(version_) + 1};
+  Decision record = NewRecord();
+  record.step = step;
+  record.groups = outcome.groups;
+  record.tokens = outcome.tokens;
+  record.loss = outcome.loss_sum / static_cast<double>(outcome.tokens);
+  record.scalars = MakeUpdate(options_.config.optimizer, options_.config.train.steps, step,
+                              outcome.square_norm, outcome.tokens, &record.gradient_norm,
+                              &record.learning_rate);
+  record.skip = !std::isfinite(outcome.square_norm) || !std::isfinite(record.loss);
+  if (record.skip) {
+    Emit(Event("step_skipped").With("step", Value(step)).With("reason", "loss or gradient not finite"));
+    if (options_.config.train.on_nonfinite == "stop") {
+      return Finish(absl::InternalError(absl::StrCat(
+                        "loss or gradient not finite in step ", Value(step),
+                        " (train.on_nonfinite = \"stop\")")),
+                    "stopped");
+    }
+  }
+  deciding_ = true;
+  log_.Append(record, [this, record, outcome](absl::Status status) {
+    deciding_ = false;
+    if (phase_ == Phase::kDone) return;
+    if (!status.ok()) return Finish(status, "the decision log cannot be written");
+    observer_->OnDecision(record);
+    Commit(record, outcome);
+  });
+}
+
+void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
+  step_run_.reset();
+  version_ = VersionAfter(decision.step);
+  if (decision.skip) ++skipped_;
+  base_states_.clear();
+  for (auto& state : stage_states_) {
+    if (decision.skip && state) {
+      state->version = version_;
+    } else {
+      state.reset();
+    }
+  }
+  admission_.RestartLoads();
+  for (const auto& [incarnation, replica] : swarm_.replicas()) {
+    swarm_.Ask(incarnation, Apply{decision},
+               [this, incarnation = incarnation](const Message& reply) {
+                 const auto* applied = std::get_if<Applied>(&reply.body);
+                 if (applied != nullptr) OnApplied(incarnation, *applied);
+               });
+  }
+  Report(decision, outcome);
+  const int64_t every = options_.config.checkpoint.every;
+  const int64_t at = static_cast<int64_t>(Value(version_));
+  if (at >= options_.config.train.steps || !stop_reason_.empty() || (every > 0 && at % every == 0)) {
+    BeginSave();
+  }
+  BeginStep();
+  OnAdmissionChanged();
+}
+
+void Trainer::OnApplied(Incarnation from, const Applied& applied) {
+  Replica* replica = swarm_.Find(from);
+  if (replica == nullptr || applied.state.era != swarm_.era()) return;
+  replica->state = applied.state;
+  const uint32_t stage = Value(replica->member.stage);
+  const int64_t every = options_.config.train.hash_every;
+  if (every > 0 && Value(applied.state.version) % static_cast<uint64_t>(every) == 0) {
+    Emit(Event("state_hash")
+             .With("era", Value(applied.state.era))
+             .With("stage", stage)
+             .With("peer", ToString(replica->member.peer))
+             .With("version", Value(applied.state.version))
+             .With("hash", ToHex(applied.state.hash)));
+  }
+  if (applied.state.version != version_) return;
+  std::optional<StateName>& known = stage_states_[stage];
+  if (!known) {
+    known = applied.state;
+  } else if (known->hash != applied.state.hash) {
+    return Fence(from, absl::StrCat("its state after step ", Value(version_), " has hash ",
+                                    ToHex(applied.state.hash), ", its sibling's ",
+                                    ToHex(known->hash)));
+  }
+  if (!admission_.empty()) OnAdmissionChanged();
+}
+
+void Trainer::Report(const Decision& decision, const StepOutcome& outcome) {
+  StepReport report;
+  report.step = decision.step;
+  report.loss = decision.loss;
+  report.gradient_norm = decision.gradient_norm;
+  report.learning_rate = decision.learning_rate;
+  report.tokens = decision.tokens;
+  report.step_s = absl::ToDoubleSeconds(env_->Now() - last_decision_);
+  report.tokens_per_s = report.step_s > 0 ? static_cast<double>(decision.tokens) / report.step_s : 0;
+  report.replicas = swarm_.CountPerStage();
+  report.retries = outcome.retries;
+  report.replayed = outcome.replayed;
+  report.skipped = decision.skip;
+  last_decision_ = env_->Now();
+  observer_->OnStep(report);
+}
+
+// --- checkpoints and the end ----------------------------------------------------------------------
+
+void Trainer::BeginSave() {
+  if (saver_.busy() || saved_ == version_) return;
+  CheckpointMeta meta = options_.start_meta;
+  meta.run = options_.run;
+  meta.era = swarm_.era();
+  meta.version = version_;
+  meta.updates = Value(version_) - skipped_;
+  const uint64_t steps = Value(version_) - Value(options_.start.version);
+  meta.sequences = options_.start_meta.sequences +
+                   steps * static_cast<uint64_t>(options_.config.train.global_batch);
+  meta.config_toml = options_.config_toml;
+  saver_.Begin(
+      meta, [this] { if (step_run_) step_run_->Poke(); },
+      [this, version = version_](absl::StatusOr<CheckpointInfo> saved) {
+        if (phase_ == Phase::kDone) return;
+        if (saved.ok()) {
+          saved_ = version;
+          base_ = *saved;
+          Emit(Event("checkpoint_saved").With("step", Value(version)).With("path", saved->path));
+        } else {
+          Emit(Event("checkpoint_failed")
+                   .With("step", Value(version))
+                   .With("reason", std::string(saved.status().message())));
+          if (phase_ == Phase::kEnding) {
+            return Finish(saved.status(), absl::StrCat("step ", Value(version),
+                                                       " could not be saved; the newest checkpoint is ",
+                                                       base_.path));
+          }
+        }
+        MaybeEnd();
+      });
+}
+
+void Trainer::MaybeEnd() {
+  if (phase_ == Phase::kGathering && !stop_reason_.empty()) {
+    return Finish(absl::OkStatus(), absl::StrCat(stop_reason_, "; the newest checkpoint is ",
+                                                 base_.path));
+  }
+  if (phase_ != Phase::kEnding || !final_evaluation_done_ || saver_.busy()) return;
+  const bool complete = static_cast<int64_t>(Value(version_)) >= options_.config.train.steps;
+  if (saved_ != version_ && !swarm_.EmptyStage()) return BeginSave();
+  std::string summary = complete ? absl::StrCat("all ", Value(version_), " steps done")
+                                 : absl::StrCat(stop_reason_, " after step ", Value(version_));
+  if (saved_ != version_) absl::StrAppend(&summary, ", of which the last are not saved");
+  Finish(absl::OkStatus(), absl::StrCat(summary, "; checkpoint ", base_.path));
+}
+
+void Trainer::Finish(absl::Status status, const std::string& summary) {
+  if (phase_ == Phase::kDone) return;
+  phase_ = Phase::kDone;
+  env_->Cancel(watch_);
+  swarm_.outbox().CancelAll();
+  for (const auto& [incarnation, replica] : swarm_.replicas()) {
+    swarm_.Tell(replica.member.address, Stop{summary});
+  }
+  admission_.ForEach([&](const Replica& joiner) {
+    swarm_.Tell(joiner.member.address, Stop{summary});
+  });
+  observer_->OnFinished(status, summary);
+}
+
+// --- status ---------------------------------------------------------------------------------------
+
+std::string Trainer::StatusJson() const {
+  using Json = nlohmann::ordered_json;
+  const auto ranges = StageRanges(options_.config);
+  const auto describe = [this](const Replica& replica, const char* state) {
+    const double seconds = absl::ToDoubleSeconds(env_->Now() - replica.since);
+    Json json = {{"peer", ToString(replica.member.peer)},
+                 {"pid", replica.hello.pid},
+                 {"host", replica.hello.host},
+                 {"state", state},
+                 {"version", Value(replica.state.version)},
+                 {"tokens_per_s", seconds > 0 ? static_cast<double>(replica.tokens) / seconds : 0.0},
+                 {"hash", ToHex(replica.state.hash)},
+                 {"replica", ToString(replica.member.incarnation)},
+                 {"device", replica.hello.device},
+                 {"threads", replica.hello.threads},
+                 {"queued", replica.load.queued},
+                 {"service_s", replica.load.service_s},
+                 {"address", replica.member.address.control}};
+    return json;
+  };
+  Json stages = Json::array();
+  for (uint32_t stage = 0; stage < swarm_.stages(); ++stage) {
+    Json replicas = Json::array();
+    for (const auto& [incarnation, replica] : swarm_.replicas()) {
+      if (Value(replica.member.stage) == stage) replicas.push_back(describe(replica, "serving"));
+    }
+    admission_.ForEach([&](const Replica& joiner) {
+      if (Value(joiner.member.stage) == stage) replicas.push_back(describe(joiner, "joining"));
+    });
+    stages.push_back({{"stage", stage},
+                      {"layers", {ranges[stage].begin, ranges[stage].end}},
+                      {"replicas", replicas}});
+  }
+  const char* state = "gathering";
+  if (phase_ == Phase::kTraining) state = swarm_.EmptyStage() ? "waiting" : "training";
+  if (phase_ == Phase::kEnding) state = "ending";
+  if (phase_ == Phase::kDone) state = "done";
+  Json json = {{"address", self_.control},
+               {"run", Value(options_.run)},
+               {"era", Value(swarm_.era())},
+               {"epoch", Value(swarm_.epoch())},
+               {"step", Value(version_) + (phase_ == Phase::kTraining ? 1 : 0)},
+               {"steps", options_.config.train.steps},
+               {"version", Value(version_)},
+               {"state", state},
+               {"waiting_for", WaitingFor()},
+               {"stages", stages}};
+  if (step_run_) {
+    json["phase"] = step_run_->phase_name();
+    json["microbatches_done"] = step_run_->done_microbatches();
+  }
+  return json.dump();
+}
+
+}  // namespace starling

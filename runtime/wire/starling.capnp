@@ -1,0 +1,364 @@
+@0xd87db7e68a55f78b;
+# Frame 0 of every packet: one Envelope. The fields mean what the structs of the same names in
+# messages.h say; docs/wire.md describes the exchanges. Tensors travel as frames behind it, a Tensor
+# here only names them.
+#
+# An incarnation is one number, epoch << 32 | counter. Status codes are those of absl::StatusCode.
+# Fields and body kinds may be added at the end; a change that an older build would misread raises
+# kProtocolVersion (messages.h), one that it could not even refuse raises kEnvelopeFormat (wire.h).
+
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("starling::schema");
+
+struct Envelope {
+  magic @0 :UInt32;
+  format @1 :UInt32;
+  run @2 :UInt64;
+  era @3 :UInt32;
+  epoch @4 :UInt32;
+  sender @5 :UInt64;
+  serviceS @6 :Float32;  # of the sender's Load
+  queued @7 :UInt32;     # of the sender's Load
+  request @8 :UInt64;
+  replyTo @9 :UInt64;
+
+  body :union {
+    hello @10 :Hello;
+    welcome @11 :Welcome;
+    refused @12 :Refused;
+    heartbeat @13 :Heartbeat;
+    leave @14 :Leave;
+    stop @15 :Stop;
+    view @16 :View;
+    loadState @17 :LoadState;
+    loaded @18 :Loaded;
+    fetch @19 :Fetch;
+    chunk @20 :Chunk;
+    forward @21 :Forward;
+    backward @22 :Backward;
+    notice @23 :Notice;
+    cancel @24 :Cancel;
+    fence @25 :Fence;
+    fenceAck @26 :FenceAck;
+    seal @27 :Seal;
+    sealed @28 :Sealed;
+    reduce @29 :Reduce;
+    piece @30 :Piece;
+    result @31 :Result;
+    reduced @32 :Reduced;
+    apply @33 :Apply;
+    applied @34 :Applied;
+    statusRequest @35 :StatusRequest;
+    statusReply @36 :StatusReply;
+    ack @37 :Ack;
+  }
+}
+
+# --- parts ---------------------------------------------------------------------------------------
+
+# `frames` packet frames from number `firstFrame` on (0 is the first behind the envelope), whose bytes
+# in a row are the elements, little-endian, last dimension fastest. No elements: no frames.
+struct Tensor {
+  dtype @0 :UInt8;  # 0 u8, 1 i32, 2 i64, 3 f32, 4 f16, 5 bf16
+  shape @1 :List(Int64);
+  firstFrame @2 :UInt32;
+  frames @3 :UInt32;
+}
+
+struct Hash {
+  high @0 :UInt64;
+  low @1 :UInt64;
+}
+
+struct Endpoint {
+  control @0 :Text;
+  bulk @1 :Text;
+}
+
+struct StateName {
+  era @0 :UInt32;
+  version @1 :UInt64;
+  hash @2 :Hash;
+}
+
+struct Work {
+  step @0 :UInt64;
+  index @1 :UInt32;
+  kind @2 :UInt8;  # 0 training, 1 evaluation
+  attemptCounter @3 :UInt32;
+  attemptIssuer @4 :UInt64;
+}
+
+struct Member {
+  incarnation @0 :UInt64;
+  peer @1 :UInt64;
+  stage @2 :UInt32;
+  address @3 :Endpoint;
+}
+
+struct RoundId {
+  epoch @0 :UInt32;
+  group @1 :UInt32;
+  step @2 :UInt64;
+  number @3 :UInt32;
+}
+
+struct SegmentRef {
+  id @0 :UInt32;
+  listHash @1 :Hash;
+}
+
+struct RoundMemberPlan {
+  incarnation @0 :UInt64;
+  segments @1 :List(SegmentRef);
+}
+
+struct RoundPart {
+  begin @0 :Int64;
+  count @1 :Int64;
+  owner @2 :UInt32;
+}
+
+struct SegmentEntry {
+  index @0 :UInt32;
+  attemptCounter @1 :UInt32;
+  attemptIssuer @2 :UInt64;
+  lossSum @3 :Float64;
+  tokens @4 :Int64;
+}
+
+struct SegmentSummary {
+  id @0 :UInt32;
+  spoiled @1 :Bool;
+  lane @2 :UInt64;
+  listHash @3 :Hash;
+  entries @4 :List(SegmentEntry);
+}
+
+struct UpdateScalars {
+  gradScale @0 :Float32;
+  beta1 @1 :Float32;
+  oneMinusBeta1 @2 :Float32;
+  beta2 @3 :Float32;
+  oneMinusBeta2 @4 :Float32;
+  stepSize @5 :Float32;
+  invSqrtBias2 @6 :Float32;
+  epsilon @7 :Float32;
+  decay @8 :Float32;
+}
+
+struct GroupOutcome {
+  round @0 :RoundId;
+  members @1 :List(RoundMemberPlan);
+  resultHash @2 :Hash;
+  squareNorm @3 :Float64;
+  lane @4 :UInt64;
+}
+
+struct Decision {
+  number @0 :UInt64;
+  epoch @1 :UInt32;
+  era @2 :UInt32;
+  step @3 :UInt64;
+  skip @4 :Bool;
+  groups @5 :List(GroupOutcome);
+  scalars @6 :UpdateScalars;
+  loss @7 :Float64;
+  gradientNorm @8 :Float64;
+  learningRate @9 :Float64;
+  tokens @10 :Int64;
+  joins @11 :List(Member);
+  leaves @12 :List(UInt64);  # incarnations
+}
+
+# --- admission and membership --------------------------------------------------------------------
+
+struct Hello {
+  protocol @0 :UInt32;
+  build @1 :Text;
+  peer @2 :UInt64;
+  address @3 :Endpoint;
+  hasStage @4 :Bool;
+  stage @5 :UInt32;
+  host @6 :Text;
+  pid @7 :UInt64;
+  device @8 :Text;
+  threads @9 :UInt32;
+  held @10 :StateName;  # null: none
+}
+
+struct Welcome {
+  incarnation @0 :UInt64;
+  stage @1 :UInt32;
+  configToml @2 :Text;
+}
+
+struct Refused {
+  retry @0 :Bool;
+  reason @1 :Text;
+}
+
+struct Heartbeat {
+  version @0 :UInt64;
+  serviceS @1 :Float32;
+  queued @2 :UInt32;
+  tokensPerS @3 :Float32;
+}
+
+struct Leave {
+  reason @0 :Text;
+}
+
+struct Stop {
+  reason @0 :Text;
+}
+
+struct View {
+  number @0 :UInt64;
+  members @1 :List(Member);
+}
+
+struct LoadState {
+  state @0 :StateName;
+  donor @1 :Endpoint;
+}
+
+struct Loaded {
+  code @0 :UInt8;
+  error @1 :Text;
+  state @2 :StateName;
+}
+
+struct Fetch {
+  stage @0 :UInt32;
+  era @1 :UInt32;
+  version @2 :UInt64;
+  offsetBytes @3 :UInt64;
+  lengthBytes @4 :UInt64;
+  replyAddress @5 :Endpoint;
+}
+
+struct Chunk {
+  code @0 :UInt8;
+  error @1 :Text;
+  offsetBytes @2 :UInt64;
+  totalBytes @3 :UInt64;
+  bytes @4 :Tensor;
+}
+
+# --- a microbatch's way --------------------------------------------------------------------------
+
+struct Forward {
+  work @0 :Work;
+  contested @1 :Bool;
+  version @2 :UInt64;
+  addAt @3 :List(UInt32);
+  firstSequence @4 :UInt64;
+  input @5 :Tensor;
+  targets @6 :Tensor;
+}
+
+struct Backward {
+  work @0 :Work;
+  gradient @1 :Tensor;
+}
+
+struct Notice {
+  work @0 :Work;
+  progress @1 :UInt8;  # 0 forwarded, 1 added, 2 evaluated
+  lossSum @2 :Float64;
+  tokens @3 :Int64;
+}
+
+struct Cancel {
+  works @0 :List(Work);
+}
+
+# --- fences --------------------------------------------------------------------------------------
+
+struct Fence {
+  number @0 :UInt64;
+  step @1 :UInt64;
+  fenced @2 :List(UInt64);  # incarnations
+}
+
+struct HeldWork {
+  work @0 :Work;
+  state @1 :UInt8;  # 0 open, 1 added
+  upstream @2 :UInt64;
+  hasDownstream @3 :Bool;
+  downstream @4 :UInt64;
+}
+
+struct FenceAck {
+  number @0 :UInt64;
+  held @1 :List(HeldWork);
+}
+
+# --- the end of a step ---------------------------------------------------------------------------
+
+struct Seal {
+  step @0 :UInt64;
+  number @1 :UInt32;
+}
+
+struct Sealed {
+  step @0 :UInt64;
+  number @1 :UInt32;
+  version @2 :UInt64;
+  stateHash @3 :Hash;
+  segments @4 :List(SegmentSummary);
+}
+
+struct Reduce {
+  id @0 :RoundId;
+  members @1 :List(RoundMemberPlan);
+  parts @2 :List(RoundPart);
+  expectedLane @3 :UInt64;
+}
+
+struct Piece {
+  round @0 :RoundId;
+  part @1 :UInt32;
+  lane @2 :UInt64;
+  data @3 :Tensor;
+}
+
+struct Result {
+  round @0 :RoundId;
+  part @1 :UInt32;
+  lane @2 :UInt64;
+  data @3 :Tensor;
+}
+
+struct Reduced {
+  round @0 :RoundId;
+  code @1 :UInt8;
+  error @2 :Text;
+  resultHash @3 :Hash;
+  squareNorm @4 :Float64;
+  lane @5 :UInt64;
+}
+
+struct Apply {
+  decision @0 :Decision;
+}
+
+struct Applied {
+  state @0 :StateName;
+}
+
+# --- the rest ------------------------------------------------------------------------------------
+
+struct StatusRequest {
+  replyAddress @0 :Endpoint;
+}
+
+struct StatusReply {
+  json @0 :Text;
+}
+
+struct Ack {
+  code @0 :UInt8;
+  text @1 :Text;
+}

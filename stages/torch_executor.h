@@ -1,0 +1,56 @@
+// TorchExecutor: StageExecutor on LibTorch, for the transformer of runtime/config/run_config.h.
+//
+//   TorchExecutor::Options options;
+//   options.model = config.model;
+//   options.layers = StageRanges(config)[1];
+//   options.stage = StageId{1};
+//   options.seed = config.train.seed;
+//   STARLING_ASSIGN_OR_RETURN(auto executor, TorchExecutor::Create(options));
+//   STARLING_RETURN_IF_ERROR(executor->Load(InitialState(executor->layout(), seed)).status());
+//
+// Parameters, moments and every segment are flat fp32 runs. Backward accumulates parameter gradients in
+// place in the segment's run, without a copy per microbatch; Read of one segment hands out those
+// bytes themselves. A backward whose parameters have changed since its forward is refused (failed
+// precondition). A loss that is not finite is IsNonFiniteLoss() (stages/non_finite.h); nothing is then
+// kept of the microbatch.
+//
+// On "cuda:N" passes run there, but the update runs on the host, to the bit as everywhere: the state
+// travels there and back, which is slow but right.
+//
+// Beyond StageExecutor's errors: resource exhausted = the device is out of memory.
+#ifndef STARLING_STAGES_TORCH_EXECUTOR_H_
+#define STARLING_STAGES_TORCH_EXECUTOR_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "runtime/base/ids.h"
+#include "runtime/base/layout.h"
+#include "runtime/config/run_config.h"
+#include "stages/executor.h"
+
+namespace starling {
+
+class TorchExecutor : public StageExecutor {
+ public:
+  struct Options {
+    ModelConfig model;
+    LayerRange layers;
+    StageId stage{0};            // for the lane
+    uint64_t seed = 1;           // keys dropout
+    std::string device = "cpu";  // or "cuda:N"
+    int threads = 1;             // of the compute thread, which sets them at its first call
+  };
+
+  // Without a state until Load(). May be made on another thread than the one that uses it.
+  //   invalid argument: the layers are not the model's, or there is no such device.
+  static absl::StatusOr<std::unique_ptr<TorchExecutor>> Create(const Options& options);
+
+  virtual const StageLayout& layout() const = 0;
+};
+
+}  // namespace starling
+
+#endif  // STARLING_STAGES_TORCH_EXECUTOR_H_

@@ -1,0 +1,172 @@
+#include "stages/torch_model.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/nll_loss.h>
+#include <ATen/ops/outer.h>
+#include <ATen/ops/pow.h>
+#include <c10/core/GradMode.h>
+
+#include <limits>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include "runtime/base/check.h"
+#include "stages/torch_ops.h"
+
+namespace starling {
+namespace {
+
+// Bounds the tables kept when sampling walks through every length of context.
+constexpr size_t kTablesKept = 8;
+
+}  // namespace
+
+TorchModel::TorchModel(const ModelConfig& config, LayerRange range, const StageLayout& layout,
+                       const at::Tensor& flat)
+    : config_(config), range_(range), options_(flat.options().requires_grad(false)) {
+  std::unordered_map<std::string, at::Tensor> by_name;
+  for (const TensorSpec& spec : layout.tensors) {
+    at::Tensor leaf = flat.narrow(0, spec.offset, spec.count).view(spec.shape);
+    leaf.set_requires_grad(true);
+    parameters_.push_back(leaf);
+    by_name.emplace(spec.name, leaf);
+  }
+  auto find = [&by_name](const std::string& name) {
+    auto found = by_name.find(name);
+    return found == by_name.end() ? at::Tensor() : found->second;
+  };
+  auto linear = [&find](const std::string& name) {
+    return Linear{find(name + ".weight"), find(name + ".bias")};
+  };
+  embed_ = find("embed.weight");
+  position_ = find("position.weight");
+  head_ = find("head.weight");
+  norm_ = linear("norm");
+  for (int64_t index = range.begin; index < range.end; ++index) {
+    const std::string prefix = "layers." + std::to_string(index) + ".";
+    layers_.push_back(Layer{linear(prefix + "norm1"), linear(prefix + "attention.q"),
+                            linear(prefix + "attention.k"), linear(prefix + "attention.v"),
+                            linear(prefix + "attention.o"), linear(prefix + "norm2"),
+                            linear(prefix + "mlp.gate"), linear(prefix + "mlp.up"),
+                            linear(prefix + "mlp.down")});
+  }
+}
+
+namespace {
+
+// x [rows, in] times weight [out, in] transposed.
+at::Tensor Apply(const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& x) {
+  return bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
+}
+
+}  // namespace
+
+at::Tensor TorchModel::Norm(const Linear& norm, const at::Tensor& x) const {
+  if (config_.norm == NormKind::kRmsNorm) return RmsNorm(x, norm.weight, config_.norm_epsilon);
+  return at::layer_norm(x, {config_.width}, norm.weight, norm.bias, config_.norm_epsilon);
+}
+
+at::Tensor TorchModel::Attention(const Layer& layer, const at::Tensor& x, int64_t sequences,
+                                 const Tables& tables) const {
+  const int64_t tokens = x.size(0) / sequences;
+  const int64_t head_width = config_.head_width();
+  auto heads = [&](const Linear& linear, int64_t count) {
+    return Apply(linear.weight, linear.bias, x).view({sequences, tokens, count, head_width});
+  };
+  at::Tensor q = heads(layer.q, config_.heads);
+  at::Tensor k = heads(layer.k, config_.key_value_heads());
+  const at::Tensor v = heads(layer.v, config_.key_value_heads());
+  if (config_.position == PositionKind::kRope) {
+    q = Rope(q, tables.cosine, tables.sine);
+    k = Rope(k, tables.cosine, tables.sine);
+  }
+  const at::Tensor mixed = CausalAttention(q, k, v, tables.mask);
+  return Apply(layer.o.weight, layer.o.bias, mixed.reshape({x.size(0), config_.width}));
+}
+
+at::Tensor TorchModel::Mlp(const Layer& layer, const at::Tensor& x) const {
+  const at::Tensor up = Apply(layer.up.weight, layer.up.bias, x);
+  const at::Tensor hidden =
+      config_.mlp == MlpKind::kGelu
+          ? at::gelu(up, "tanh")
+          : SwiGlu(Apply(layer.gate.weight, layer.gate.bias, x), up);
+  return Apply(layer.down.weight, layer.down.bias, hidden);
+}
+
+at::Tensor TorchModel::Dropped(const at::Tensor& x, int64_t sequences,
+                               const std::optional<DropoutDraw>& draw, int64_t layer,
+                               DropoutSite site) const {
+  if (!draw.has_value() || config_.dropout == 0.0) return x;
+  at::Tensor mask = at::empty(x.sizes(), at::TensorOptions().dtype(at::kFloat));
+  FillDropoutMask(DropoutKey{draw->seed, draw->step, draw->first_sequence, layer, site},
+                  config_.dropout, x.numel() / sequences,
+                  absl::MakeSpan(mask.data_ptr<float>(), static_cast<size_t>(mask.numel())));
+  return x * mask.to(options_.device(), x.scalar_type());
+}
+
+at::Tensor TorchModel::Forward(const at::Tensor& input, const std::optional<DropoutDraw>& draw) {
+  const int64_t sequences = input.size(0);
+  const int64_t tokens = input.size(1);
+  const Tables& tables = TablesFor(tokens);
+  at::Tensor x;
+  if (first_stage()) {
+    x = at::embedding(embed_, input);
+    if (position_.defined()) x = x + at::embedding(position_, tables.places);
+    x = x.reshape({sequences * tokens, config_.width});
+    x = Dropped(x, sequences, draw, 0, DropoutSite::kEmbedding);
+  } else {
+    x = input.reshape({sequences * tokens, config_.width});
+  }
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Layer& layer = layers_[i];
+    const int64_t index = range_.begin + static_cast<int64_t>(i);
+    const at::Tensor attended = Attention(layer, Norm(layer.norm1, x), sequences, tables);
+    x = x + Dropped(attended, sequences, draw, index, DropoutSite::kAttention);
+    const at::Tensor widened = Mlp(layer, Norm(layer.norm2, x));
+    x = x + Dropped(widened, sequences, draw, index, DropoutSite::kMlp);
+  }
+  return x.view({sequences, tokens, config_.width});
+}
+
+at::Tensor TorchModel::Logits(const at::Tensor& hidden) const {
+  return Apply(head_, at::Tensor(), Norm(norm_, hidden.reshape({-1, config_.width})));
+}
+
+at::Tensor TorchModel::TokenLosses(const at::Tensor& hidden, const at::Tensor& targets) const {
+  const at::Tensor log_probability = at::log_softmax(Logits(hidden), -1);
+  return at::nll_loss(log_probability, targets.reshape({-1}), {}, at::Reduction::None);
+}
+
+const TorchModel::Tables& TorchModel::TablesFor(int64_t tokens) {
+  auto found = tables_.find(tokens);
+  if (found != tables_.end()) return found->second;
+  c10::AutoGradMode no_grad(false);
+  if (tables_.size() >= kTablesKept) tables_.clear();
+  Tables tables;
+  tables.mask = at::full({tokens, tokens}, -std::numeric_limits<double>::infinity(), options_);
+  tables.mask.triu_(1);
+  tables.places = at::arange(tokens, options_.dtype(at::kLong));
+  if (config_.position == PositionKind::kRope) {
+    const at::TensorOptions wide = at::TensorOptions().dtype(at::kDouble);
+    const int64_t half = config_.head_width() / 2;
+    const at::Tensor exponents = at::arange(half, wide) / -static_cast<double>(half);
+    const at::Tensor angles =
+        at::outer(at::arange(tokens, wide), at::pow(config_.rope_theta, exponents)).unsqueeze(1);
+    tables.cosine = angles.cos().to(options_.device(), c10::typeMetaToScalarType(options_.dtype()));
+    tables.sine = angles.sin().to(options_.device(), c10::typeMetaToScalarType(options_.dtype()));
+  }
+  return tables_.emplace(tokens, std::move(tables)).first->second;
+}
+
+}  // namespace starling

@@ -1,0 +1,90 @@
+// TorchModel: a slice of a decoder-only transformer as functions over one flat parameter buffer.
+//
+// Pre-norm blocks, x + attention(norm1(x)) and x + mlp(norm2(x)), with the choices of ModelConfig:
+// GPT-2 and Llama are settings of it. Every parameter is a leaf tensor that is a view into the flat
+// buffer, so an update of the buffer is an update of the model. The forward is a pure function of
+// (parameters, input, dropout key).
+//
+// Not thread-safe: used on the compute thread only. Errors: throws c10::Error; the executor catches.
+#ifndef STARLING_STAGES_TORCH_MODEL_H_
+#define STARLING_STAGES_TORCH_MODEL_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "runtime/base/ids.h"
+#include "runtime/base/layout.h"
+#include "runtime/config/run_config.h"
+#include "stages/dropout.h"
+
+namespace starling {
+
+class TorchModel {
+ public:
+  // What keys this microbatch's dropout.
+  struct DropoutDraw {
+    uint64_t seed = 0;
+    Step step{0};
+    uint64_t first_sequence = 0;
+  };
+
+  // `flat` is [layout.size] in fp32 or fp64, on the device to run on; layout is that of
+  // ModelStageLayout(config, range).
+  TorchModel(const ModelConfig& config, LayerRange range, const StageLayout& layout,
+             const at::Tensor& flat);
+
+  // The leaves, in the order of layout.tensors; they require gradients.
+  const std::vector<at::Tensor>& parameters() const { return parameters_; }
+
+  bool first_stage() const { return range_.begin == 0; }
+  bool last_stage() const { return range_.end == config_.layers; }
+
+  // First stage: int64 [n, T] tokens; others: [n, T, width]. Gives [n, T, width] before the final norm.
+  // No dropout without a draw.
+  at::Tensor Forward(const at::Tensor& input, const std::optional<DropoutDraw>& draw);
+
+  // Last stage: final norm and head. [n, T, width] -> [n * T, vocabulary].
+  at::Tensor Logits(const at::Tensor& hidden) const;
+
+  // Last stage: cross entropy of each token in nats, [n * T]; targets are int64 [n, T].
+  at::Tensor TokenLosses(const at::Tensor& hidden, const at::Tensor& targets) const;
+
+ private:
+  struct Linear {
+    at::Tensor weight, bias;  // bias may be undefined
+  };
+  struct Layer {
+    Linear norm1, q, k, v, o, norm2, gate, up, down;
+  };
+  // What depends on the number of tokens only.
+  struct Tables {
+    at::Tensor mask;          // [T, T], 0 or minus infinity
+    at::Tensor cosine, sine;  // [T, 1, D/2], with RoPE
+    at::Tensor places;        // int64 [T]
+  };
+
+  at::Tensor Norm(const Linear& norm, const at::Tensor& x) const;
+  at::Tensor Attention(const Layer& layer, const at::Tensor& x, int64_t sequences,
+                       const Tables& tables) const;
+  at::Tensor Mlp(const Layer& layer, const at::Tensor& x) const;
+  at::Tensor Dropped(const at::Tensor& x, int64_t sequences,
+                     const std::optional<DropoutDraw>& draw, int64_t layer, DropoutSite site) const;
+  const Tables& TablesFor(int64_t tokens);
+
+  const ModelConfig config_;
+  const LayerRange range_;
+  const at::TensorOptions options_;
+  std::vector<at::Tensor> parameters_;
+  at::Tensor embed_, position_, head_;
+  Linear norm_;
+  std::vector<Layer> layers_;
+  std::map<int64_t, Tables> tables_;  // by T; evaluation and sampling use a few lengths only
+};
+
+}  // namespace starling
+
+#endif  // STARLING_STAGES_TORCH_MODEL_H_

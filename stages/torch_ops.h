@@ -1,0 +1,35 @@
+// The few operators of the transformer that LibTorch lacks or names differently from version to
+// version. All are differentiable, work for fp32 and fp64 on any device, and keep rows in the order
+// they come: n sequences of T tokens are n*T rows.
+#ifndef STARLING_STAGES_TORCH_OPS_H_
+#define STARLING_STAGES_TORCH_OPS_H_
+
+#include <ATen/core/Tensor.h>
+
+namespace starling {
+
+// x * weight / sqrt(mean(x^2) + epsilon) over the last axis (Zhang and Sennrich 2019).
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+
+// silu(gate) * up (Shazeer 2020, without biases).
+at::Tensor SwiGlu(const at::Tensor& gate, const at::Tensor& up);
+
+// Rotary positions (Su et al. 2021) in the half-split convention of Llama's public weights: element i
+// of a head is paired with element i + D/2. x is [n, T, heads, D]; cosine and sine are [T, 1, D/2].
+at::Tensor Rope(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine);
+
+// Causal attention with scale 1/sqrt(D). q is [n, T, heads, D], k and v are [n, T, kv_heads, D]; query
+// head h reads key/value head h / (heads / kv_heads). `mask` is [T, T]: 0 where a query may look, minus
+// infinity elsewhere. Gives [n, T, heads, D].
+//
+// The first is spelled out in matrix products and is what LibTorch 1.13 runs fastest; the second is
+// LibTorch's own. CausalAttention takes the better one of the version built against.
+at::Tensor CausalAttentionPlain(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                const at::Tensor& mask);
+at::Tensor CausalAttentionBuiltIn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+at::Tensor CausalAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           const at::Tensor& mask);
+
+}  // namespace starling
+
+#endif  // STARLING_STAGES_TORCH_OPS_H_

@@ -1,0 +1,83 @@
+#include "sync/plan.h"
+
+#include <algorithm>
+#include <set>
+
+#include "absl/strings/str_format.h"
+#include "runtime/base/check.h"
+
+namespace starling {
+namespace {
+
+absl::Status CheckParts(const RoundPlan& plan, int64_t size) {
+  if (size <= 0) return absl::InvalidArgumentError("a round over no elements");
+  int64_t next = 0;
+  for (size_t i = 0; i < plan.parts.size(); ++i) {
+    const RoundPart& part = plan.parts[i];
+    if (part.begin != next || part.count <= 0 || part.count > size - next) {
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "part %d of the plan is %d elements from %d, expected some from %d within %d", i,
+          part.count, part.begin, next, size));
+    }
+    if (part.owner >= plan.members.size()) {
+      return absl::InvalidArgumentError(absl::StrFormat("part %d is owned by member %d of %d", i,
+                                                        part.owner, plan.members.size()));
+    }
+    next += part.count;
+  }
+  if (next != size) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("the parts cover %d of %d elements", next, size));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckMembers(const RoundPlan& plan, Incarnation self) {
+  std::set<Incarnation> seen;
+  bool contributes = false;
+  for (const RoundMemberPlan& member : plan.members) {
+    if (!seen.insert(member.incarnation).second) {
+      return absl::InvalidArgumentError("member " + ToString(member.incarnation) +
+                                        " is in the plan twice");
+    }
+    std::set<SegmentId> segments;
+    for (const SegmentRef& segment : member.segments) {
+      if (!segments.insert(segment.id).second) {
+        return absl::InvalidArgumentError(absl::StrFormat("segment %d of member %s is summed twice",
+                                                          Value(segment.id),
+                                                          ToString(member.incarnation)));
+      }
+      contributes = true;
+    }
+  }
+  if (seen.count(self) == 0) {
+    return absl::InvalidArgumentError(ToString(self) + " is no member of the round");
+  }
+  if (!contributes) return absl::InvalidArgumentError("no member of the round contributes");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::vector<RoundPart> EqualParts(int64_t size, uint32_t owners) {
+  STARLING_CHECK_GE(size, 0);
+  STARLING_CHECK_GT(owners, 0u);
+  const int64_t blocks = size / kPartAlignment + (size % kPartAlignment != 0 ? 1 : 0);
+  const int64_t each = blocks / owners;
+  const int64_t left_over = blocks % owners;
+  std::vector<RoundPart> parts;
+  int64_t begin = 0;
+  for (uint32_t owner = 0; owner < owners && begin < size; ++owner) {
+    const int64_t count = (each + (owner < left_over ? 1 : 0)) * kPartAlignment;
+    parts.push_back({begin, std::min(count, size - begin), owner});
+    begin += parts.back().count;
+  }
+  return parts;
+}
+
+absl::Status CheckPlan(const RoundPlan& plan, int64_t size, Incarnation self) {
+  if (absl::Status status = CheckParts(plan, size); !status.ok()) return status;
+  return CheckMembers(plan, self);
+}
+
+}  // namespace starling

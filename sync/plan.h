@@ -1,0 +1,31 @@
+// The plan of a round: who sums which part of the flat run, and the check that a plan received from
+// the trainer can be followed. Pure functions.
+#ifndef STARLING_SYNC_PLAN_H_
+#define STARLING_SYNC_PLAN_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "runtime/base/ids.h"
+#include "runtime/wire/messages.h"
+
+namespace starling {
+
+// Elements in a part are a multiple of this (64 bytes of fp32), except in the last part.
+constexpr int64_t kPartAlignment = 16;
+
+// Cuts a run of `size` elements into parts for owners 0 to owners-1, as equal as the alignment
+// allows: earlier owners get what is left over. An owner for whom nothing is left has no part.
+// `owners` must not be 0.
+std::vector<RoundPart> EqualParts(int64_t size, uint32_t owners);
+
+// Whether `self` can follow `plan` over a run of `size` elements. Invalid argument, with what is
+// wrong: a run or a part without elements, parts that do not follow one another from 0 to `size`,
+// an owner who is no member, a member twice, a segment twice in one member, `self` not among the
+// members, or nobody who contributes.
+absl::Status CheckPlan(const RoundPlan& plan, int64_t size, Incarnation self);
+
+}  // namespace starling
+
+#endif  // STARLING_SYNC_PLAN_H_

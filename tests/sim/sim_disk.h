@@ -1,0 +1,114 @@
+// SimDisk: a disk in memory that forgets what was not synced, and SimFiles: jobs on it in virtual
+// time.
+//
+// A file's bytes survive a crash as they were at its last Sync; a name, a rename or a removal only
+// after SyncDirectory of its folder. A disk belongs to a machine, not to a process: it survives
+// restarts. Faults: a byte budget (disk full, with what still fits written), a power cut after so
+// many more changes (everything fails from then on, until Crash), torn tails.
+//
+// Files of a process that has died are dead: what it still writes through an old handle is lost.
+#ifndef STARLING_TESTS_SIM_SIM_DISK_H_
+#define STARLING_TESTS_SIM_SIM_DISK_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <limits>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/base/rng.h"
+#include "runtime/env/file_system.h"
+#include "tests/sim/scheduler.h"
+
+namespace starling::sim {
+
+class SimDisk : public Disk {
+ public:
+  SimDisk();
+
+  absl::StatusOr<std::string> Read(const std::string& path) override;
+  absl::StatusOr<Blob> Map(const std::string& path) override;
+  absl::StatusOr<std::unique_ptr<WritableFile>> Create(const std::string& path) override;
+  absl::StatusOr<std::unique_ptr<WritableFile>> OpenForAppend(const std::string& path) override;
+  absl::StatusOr<uint64_t> FileSize(const std::string& path) override;
+  absl::StatusOr<std::vector<std::string>> List(const std::string& path) override;
+  bool Exists(const std::string& path) override;
+  absl::Status MakeDirectories(const std::string& path) override;
+  absl::Status Rename(const std::string& from, const std::string& to) override;
+  absl::Status RemoveFile(const std::string& path) override;
+  absl::Status RemoveTree(const std::string& path) override;
+  absl::Status SyncDirectory(const std::string& path) override;
+
+  // Forgets what was not synced. With `torn`, a file that grew keeps a drawn part of what was
+  // appended since its Sync.
+  void Crash(Rng* torn = nullptr);
+  // A process died, the machine did not: everything written stays, handles die.
+  void CloseHandles() { ++handles_; }
+  // Bytes of all files together; more is resource exhausted.
+  void SetBudget(uint64_t bytes) { budget_bytes_ = bytes; }
+  // After `changes` more changes every call fails with internal, until Crash.
+  void CutPowerAfter(uint64_t changes) { changes_left_ = changes; }
+  uint64_t used_bytes() const { return UsedBy(*root_); }
+
+ private:
+  friend class SimWritableFile;
+  struct Node;
+  using Entries = std::map<std::string, std::shared_ptr<Node>>;
+  struct Node {
+    bool folder = false;
+    std::string bytes;
+    std::string durable_bytes;
+    Entries entries;
+    Entries durable_entries;
+  };
+
+  absl::StatusOr<std::shared_ptr<Node>> Find(const std::string& path) const;
+  absl::StatusOr<std::shared_ptr<Node>> FindFile(const std::string& path) const;
+  // The folder `path` lies in; `name` becomes the last part.
+  absl::StatusOr<std::shared_ptr<Node>> FindParent(const std::string& path,
+                                                   std::string* name) const;
+  absl::StatusOr<std::unique_ptr<WritableFile>> Open(const std::string& path, bool truncate);
+  absl::Status Changing();  // counts a change; internal when the power is cut
+  absl::Status Powered() const;
+  static uint64_t UsedBy(const Node& node);
+  static std::shared_ptr<Node> AfterCrash(const Node& node, Rng* torn);
+
+  std::shared_ptr<Node> root_;
+  uint64_t budget_bytes_ = std::numeric_limits<uint64_t>::max();
+  uint64_t changes_left_ = std::numeric_limits<uint64_t>::max();
+  uint64_t handles_ = 0;  // generation: handles of an earlier one are dead
+};
+
+// Jobs of one life of a process, one after another, each after a drawn delay; a crash drops them.
+class SimFiles : public Files {
+ public:
+  // All outlive it. Each job takes a draw from [0, max_delay).
+  SimFiles(Scheduler* scheduler, NodeId node, SimDisk* disk, absl::Duration max_delay,
+           uint64_t seed);
+
+  void Run(std::function<absl::Status(Disk&)> job, std::function<void(absl::Status)> done) override;
+  void Stop() { stopped_ = true; }
+
+ private:
+  struct Job {
+    std::function<absl::Status(Disk&)> job;
+    std::function<void(absl::Status)> done;
+  };
+  void StartNext();
+
+  Scheduler* const scheduler_;
+  const NodeId node_;
+  SimDisk* const disk_;
+  const absl::Duration max_delay_;
+  Rng rng_;
+  std::deque<Job> jobs_;  // the front one runs
+  bool stopped_ = false;
+};
+
+}  // namespace starling::sim
+
+#endif  // STARLING_TESTS_SIM_SIM_DISK_H_

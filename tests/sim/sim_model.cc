@@ -1,0 +1,185 @@
+#include "tests/sim/sim_model.h"
+
+#include <cmath>
+#include <utility>
+
+#include "runtime/base/check.h"
+#include "runtime/base/hash.h"
+#include "runtime/base/rng.h"
+
+namespace starling::sim {
+namespace {
+
+constexpr double kWrap = 1 << 20;
+constexpr uint64_t kMagic = 0x51a7;
+
+float Wrap(double value) { return static_cast<float>(value - std::floor(value / kWrap) * kWrap); }
+
+// Words of 16 bits, each exact in a float.
+class WordWriter {
+ public:
+  explicit WordWriter(float* to) : to_(to) {}
+  void Put(uint64_t value, int words) {
+    for (int i = 0; i < words; ++i) *to_++ = static_cast<float>((value >> (16 * i)) & 0xffff);
+  }
+
+ private:
+  float* to_;
+};
+
+class WordReader {
+ public:
+  explicit WordReader(const float* from) : from_(from) {}
+  uint64_t Get(int words) {
+    uint64_t value = 0;
+    for (int i = 0; i < words; ++i) {
+      const float word = *from_++;
+      if (!(word >= 0 && word <= 65535 && word == std::floor(word))) {
+        valid_ = false;
+        return 0;
+      }
+      value |= static_cast<uint64_t>(word) << (16 * i);
+    }
+    return value;
+  }
+  bool valid() const { return valid_; }
+
+ private:
+  const float* from_;
+  bool valid_ = true;
+};
+
+uint64_t CheckWord(const Signal& signal) {
+  return MixAll(Value(signal.id.step), static_cast<uint64_t>(signal.id.kind), signal.id.index,
+                Value(signal.made_by), static_cast<uint64_t>(signal.gradient), signal.updates,
+                signal.digest, signal.answers) &
+         0xffff;
+}
+
+}  // namespace
+
+Blob EncodeSignal(const Signal& signal, const std::vector<int64_t>& shape) {
+  STARLING_CHECK_GE(ElementCount(shape), kSignalFloats);
+  MutableBlob blob = MutableBlob::Zeros(DType::kF32, shape);
+  WordWriter out(blob.As<float>().data());
+  out.Put(kMagic, 1);
+  out.Put(Value(signal.id.step), 3);
+  out.Put(static_cast<uint64_t>(signal.id.kind), 1);
+  out.Put(signal.id.index, 2);
+  out.Put(Value(signal.made_by), 2);
+  out.Put(signal.gradient ? 1 : 0, 1);
+  out.Put(signal.updates, 2);
+  out.Put(signal.digest, 4);
+  out.Put(signal.answers, 4);
+  out.Put(CheckWord(signal), 1);
+  return std::move(blob).Freeze();
+}
+
+absl::StatusOr<Signal> DecodeSignal(const Blob& blob) {
+  if (blob.dtype() != DType::kF32 || blob.element_count() < kSignalFloats) {
+    return absl::InvalidArgumentError(
+        "not a boundary tensor: " + std::string(ToString(blob.dtype())) + ", " +
+        std::to_string(blob.element_count()) + " elements");
+  }
+  WordReader in(blob.As<float>().data());
+  Signal signal;
+  const bool magic = in.Get(1) == kMagic;
+  signal.id.step = static_cast<Step>(in.Get(3));
+  signal.id.kind = static_cast<WorkKind>(in.Get(1));
+  signal.id.index = static_cast<uint32_t>(in.Get(2));
+  signal.made_by = static_cast<StageId>(in.Get(2));
+  signal.gradient = in.Get(1) == 1;
+  signal.updates = static_cast<uint32_t>(in.Get(2));
+  signal.digest = in.Get(4);
+  signal.answers = in.Get(4);
+  if (!magic || in.Get(1) != CheckWord(signal) || !in.valid()) {
+    return absl::InvalidArgumentError("a boundary tensor's numbers were changed on the way");
+  }
+  return signal;
+}
+
+std::string ToString(const Signal& signal) {
+  return std::string(signal.gradient ? "gradient" : "activation") + " of " +
+         starling::ToString(signal.id) + " by stage " + starling::ToString(signal.made_by) +
+         " after " + std::to_string(signal.updates) + " updates";
+}
+
+uint64_t DigestOf(const Blob& blob, uint64_t salt) {
+  return MixAll(HashBytes(blob.data(), blob.size_bytes()).low, salt);
+}
+
+uint64_t DigestOfParameters(const float* state, const StageLayout& layout) {
+  return HashBytes(state, static_cast<size_t>(layout.size) * sizeof(float)).low;
+}
+
+uint64_t ForwardDigest(StageId stage, const MicrobatchId& id, uint64_t parameters, uint64_t input) {
+  return MixAll(0x666f7277ULL, Value(stage), Value(id.step), static_cast<uint64_t>(id.kind),
+                id.index, parameters, input);
+}
+
+uint64_t LossDigest(uint64_t output_digest, uint64_t targets) {
+  return MixAll(0x6c6f7373ULL, output_digest, targets);
+}
+
+double LossSum(uint64_t loss_digest, int64_t tokens) {
+  return static_cast<double>(tokens + static_cast<int64_t>(loss_digest % 1024));
+}
+
+uint64_t BackwardDigest(StageId stage, uint64_t forward_digest, uint64_t incoming) {
+  return MixAll(0x6261636bULL, Value(stage), forward_digest, incoming);
+}
+
+void AddGradient(const StageLayout& layout, uint64_t backward_digest, int factor, float* sum) {
+  for (const TensorSpec& tensor : layout.tensors) {
+    uint64_t bits = 0;
+    for (int64_t i = 0; i < tensor.count; ++i) {
+      if (i % 8 == 0) bits = MixAll(backward_digest, tensor.offset + i);
+      const int value = static_cast<int>((bits >> (8 * (i % 8))) & 0x0f) - 7;  // -7 .. 8
+      sum[tensor.offset + i] += static_cast<float>(factor * value);
+    }
+  }
+}
+
+void UpdateState(const StageLayout& layout, uint64_t scalars_digest, const float* gradient,
+                 float* state) {
+  const float digest = static_cast<float>(scalars_digest & 0xffff);
+  float* first = state + layout.size;
+  float* second = first + layout.size;
+  for (const TensorSpec& tensor : layout.tensors) {
+    for (int64_t i = tensor.offset; i < tensor.offset + tensor.count; ++i) {
+      state[i] = Wrap(static_cast<double>(state[i]) + gradient[i]);
+      first[i] = Wrap(3.0 * first[i] + gradient[i] + digest);
+      second[i] = Wrap(second[i] + 1.0);
+    }
+  }
+}
+
+uint32_t UpdatesOf(const float* state, const StageLayout& layout) {
+  const int64_t at = 2 * layout.size + layout.tensors.front().offset;
+  return static_cast<uint32_t>(state[at]);
+}
+
+Blob SimInitialState(const StageLayout& layout, uint64_t seed) {
+  MutableBlob blob = MutableBlob::Zeros(DType::kF32, {kStatePlanes * layout.size});
+  float* state = blob.As<float>().data();
+  for (const TensorSpec& tensor : layout.tensors) {
+    const uint64_t name = HashBytes(tensor.name.data(), tensor.name.size()).low;
+    for (int64_t i = 0; i < tensor.count; ++i) {
+      state[tensor.offset + i] = static_cast<float>(MixAll(seed, name, i) % 1024);
+    }
+  }
+  return std::move(blob).Freeze();
+}
+
+StageLayout SimLayout(StageId stage, int tensors, int64_t count) {
+  std::vector<TensorSpec> specs;
+  for (int t = 0; t < tensors; ++t) {
+    TensorSpec spec;
+    spec.name = "stage" + std::to_string(Value(stage)) + ".tensor" + std::to_string(t);
+    spec.shape = {count};
+    specs.push_back(std::move(spec));
+  }
+  return MakeLayout(std::move(specs));
+}
+
+}  // namespace starling::sim

@@ -1,0 +1,51 @@
+// SimReference: a run of the virtual model as one machine would do it, without peers, segments or
+// rounds. A swarm's losses and parameters must equal these exactly, whatever happened to it.
+#ifndef STARLING_TESTS_SIM_SIM_REFERENCE_H_
+#define STARLING_TESTS_SIM_SIM_REFERENCE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "runtime/base/blob.h"
+#include "runtime/base/ids.h"
+#include "tests/sim/sim_model.h"
+
+namespace starling::sim {
+
+// What the trainer sends to stage 0.
+struct SimMicrobatch {
+  Blob tokens;   // i32 [n, T]
+  Blob targets;  // i32 [n, T]
+  uint64_t first_sequence = 0;
+};
+
+struct SimStepResult {
+  double loss_sum = 0;
+  int64_t tokens = 0;
+  std::vector<double> square_norms;  // per stage, of the summed gradient
+};
+
+class SimReference {
+ public:
+  // One state (f32 [kStatePlanes * size]) per stage, from stage 0 on.
+  SimReference(std::vector<SimStage> stages, const std::vector<Blob>& states);
+
+  // Does step `step`; the place of a microbatch is its index.
+  SimStepResult Advance(Step step, const std::vector<SimMicrobatch>& microbatches);
+  // Loss only; leaves nothing behind.
+  SimStepResult Evaluate(Step step, const std::vector<SimMicrobatch>& microbatches) const;
+
+  // f32 [size] of stage `stage`.
+  std::vector<float> parameters(size_t stage) const;
+
+ private:
+  // The digests of one microbatch's forward at every stage.
+  std::vector<uint64_t> ForwardAll(const MicrobatchId& id, const SimMicrobatch& microbatch) const;
+
+  std::vector<SimStage> stages_;
+  std::vector<std::vector<float>> states_;
+};
+
+}  // namespace starling::sim
+
+#endif  // STARLING_TESTS_SIM_SIM_REFERENCE_H_
