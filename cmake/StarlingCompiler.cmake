@@ -21,6 +21,19 @@ if(STARLING_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${STARLING_CCACHE})
 endif()
 
+# A faster linker where there is one: against LibTorch, ld takes ten times as long. gold before lld,
+# since it is as strict about the order of libraries as ld is.
+include(CheckCXXSourceCompiles)
+foreach(linker IN ITEMS gold lld)
+  set(CMAKE_REQUIRED_LINK_OPTIONS -fuse-ld=${linker})
+  check_cxx_source_compiles("int main() { return 0; }" STARLING_LINKER_${linker})
+  set(CMAKE_REQUIRED_LINK_OPTIONS)
+  if(STARLING_LINKER_${linker})
+    add_link_options(-fuse-ld=${linker})
+    break()
+  endif()
+endforeach()
+
 set(STARLING_SANITIZE "" CACHE STRING "Sanitizers to build with: address,undefined or thread")
 
 # What every Starling target is compiled with.

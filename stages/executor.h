@@ -9,8 +9,8 @@
 // Threads: one at a time, always the same one from the first call on (LibTorch keeps per-thread
 // settings); size() may be called from any thread at any time.
 //
-// Errors, as in Compute: invalid argument = a Blob of the wrong shape or dtype; failed precondition =
-// no such microbatch or segment, or no state loaded; internal = the device failed.
+// Errors, as in Compute: invalid argument = a Blob of the wrong shape or dtype; failed precondition
+// = no such microbatch or segment, or no state loaded; internal = the device failed.
 #ifndef STARLING_STAGES_EXECUTOR_H_
 #define STARLING_STAGES_EXECUTOR_H_
 
@@ -35,9 +35,9 @@ class StageExecutor {
   // Training work keeps what Backward needs until Backward or Drop; evaluation keeps nothing.
   virtual absl::StatusOr<ForwardOutput> Forward(const ForwardInput& input) = 0;
 
-  // Adds the parameter gradients, the lane and the list entry to (id.step, segment), which is made on
-  // first use and must not be frozen. Forgets the microbatch, on failure too. A failure after the
-  // adding began marks the segment spoiled.
+  // Adds the parameter gradients, the lane and the list entry to (id.step, segment), which is made
+  // on first use and must not be frozen. Forgets the microbatch, on failure too. A failure after
+  // the adding began marks the segment spoiled.
   virtual absl::StatusOr<BackwardOutput> Backward(const BackwardInput& input) = 0;
 
   // Forgets what Forward kept for `id`, if anything.
@@ -61,7 +61,8 @@ class StageExecutor {
   // A consistent copy: f32 [kStatePlanes * size] (parameters, first moments, second moments).
   virtual absl::StatusOr<Blob> Snapshot() = 0;
 
-  // Replaces the state by a snapshot's bytes and frees all segments and microbatches. Gives its hash.
+  // Replaces the state by a snapshot's bytes and frees all segments and microbatches. Gives its
+  // hash.
   virtual absl::StatusOr<Hash128> Load(const Blob& state) = 0;
 };
 

@@ -1,17 +1,24 @@
 #include "stages/torch_ops.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/mul.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/api/include/torch/version.h>
+#include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <cmath>
 #include <tuple>
+
+#include "stages/row_kernels.h"
 
 #if TORCH_VERSION_MAJOR >= 2
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -21,6 +28,104 @@
 
 namespace starling {
 namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+// Rows that one thread takes at a time. The gradient of a norm's weight is summed block by block, so
+// it does not depend on the number of threads.
+constexpr int64_t kRowBlock = 64;
+
+bool OnHost(const at::Tensor& x) {
+  return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble);
+}
+
+// Calls function(T()) with the tensor's element type, float or double.
+template <typename Call>
+void WithType(const at::Tensor& x, Call call) {
+  if (x.scalar_type() == at::kFloat) {
+    call(float());
+  } else {
+    call(double());
+  }
+}
+
+class RmsNormFunction : public Function<RmsNormFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& input,
+                            const at::Tensor& weight, double epsilon) {
+    const at::Tensor x = input.contiguous();
+    const int64_t width = x.size(-1), rows = x.numel() / width;
+    const at::Tensor out = at::empty_like(x);
+    const at::Tensor inverse = at::empty({rows}, x.options().requires_grad(false));
+    WithType(x, [&](auto zero) {
+      using T = decltype(zero);
+      at::parallel_for(0, rows, kRowBlock, [&](int64_t begin, int64_t end) {
+        RmsNormForward<T>(end - begin, width, x.data_ptr<T>() + begin * width,
+                          weight.data_ptr<T>(), static_cast<T>(epsilon),
+                          out.data_ptr<T>() + begin * width, inverse.data_ptr<T>() + begin);
+      });
+    });
+    context->save_for_backward({x, weight, inverse});
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor x = saved[0], weight = saved[1], inverse = saved[2];
+    const at::Tensor gradient = gradients[0].contiguous();
+    const int64_t width = x.size(-1), rows = x.numel() / width;
+    const int64_t blocks = (rows + kRowBlock - 1) / kRowBlock;
+    const at::Tensor x_gradient = at::empty_like(x);
+    const at::Tensor partial = at::zeros({blocks, width}, x.options().requires_grad(false));
+    WithType(x, [&](auto zero) {
+      using T = decltype(zero);
+      at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t block = begin; block < end; ++block) {
+          const int64_t row = block * kRowBlock;
+          RmsNormBackward<T>(std::min(kRowBlock, rows - row), width,
+                             x.data_ptr<T>() + row * width, weight.data_ptr<T>(),
+                             inverse.data_ptr<T>() + row, gradient.data_ptr<T>() + row * width,
+                             x_gradient.data_ptr<T>() + row * width,
+                             partial.data_ptr<T>() + block * width);
+        }
+      });
+    });
+    return {x_gradient, partial.sum(0), at::Tensor()};
+  }
+};
+
+at::Tensor Rotated(const at::Tensor& input, const at::Tensor& cosine, const at::Tensor& sine,
+                   double direction) {
+  const at::Tensor x = input.contiguous();
+  const int64_t tokens = x.size(1), heads = x.size(2), width = x.size(3);
+  const at::Tensor out = at::empty_like(x);
+  WithType(x, [&](auto zero) {
+    using T = decltype(zero);
+    at::parallel_for(0, x.size(0) * tokens, kRowBlock, [&](int64_t begin, int64_t end) {
+      RotateRows<T>(begin, end - begin, tokens, heads, width / 2,
+                    x.data_ptr<T>() + begin * heads * width, cosine.data_ptr<T>(),
+                    sine.data_ptr<T>(), static_cast<T>(direction),
+                    out.data_ptr<T>() + begin * heads * width);
+    });
+  });
+  return out;
+}
+
+class RopeFunction : public Function<RopeFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& cosine,
+                            const at::Tensor& sine) {
+    context->save_for_backward({cosine, sine});
+    return Rotated(x, cosine, sine, 1.0);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const variable_list saved = context->get_saved_variables();
+    return {Rotated(gradients[0], saved[0], saved[1], -1.0), at::Tensor(), at::Tensor()};
+  }
+};
 
 // [n, T, kv_heads, D] -> [n, heads, T, D], each key/value head repeated for its group of queries.
 at::Tensor HeadsFirst(const at::Tensor& x, int64_t heads) {
@@ -34,18 +139,26 @@ at::Tensor HeadsFirst(const at::Tensor& x, int64_t heads) {
 
 }  // namespace
 
-at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
+at::Tensor RmsNormPlain(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
   const at::Tensor scale = at::rsqrt(x.square().mean(-1, /*keepdim=*/true) + epsilon);
   return x * scale * weight;
 }
 
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
+  return OnHost(x) ? RmsNormFunction::apply(x, weight, epsilon) : RmsNormPlain(x, weight, epsilon);
+}
+
 at::Tensor SwiGlu(const at::Tensor& gate, const at::Tensor& up) { return at::silu(gate) * up; }
 
-at::Tensor Rope(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine) {
+at::Tensor RopePlain(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine) {
   const int64_t half = x.size(-1) / 2;
   const at::Tensor a = x.narrow(-1, 0, half);
   const at::Tensor b = x.narrow(-1, half, half);
   return at::cat({a * cosine - b * sine, b * cosine + a * sine}, -1);
+}
+
+at::Tensor Rope(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine) {
+  return OnHost(x) ? RopeFunction::apply(x, cosine, sine) : RopePlain(x, cosine, sine);
 }
 
 at::Tensor CausalAttentionPlain(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

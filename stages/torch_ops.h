@@ -1,6 +1,7 @@
 // The few operators of the transformer that LibTorch lacks or names differently from version to
-// version. All are differentiable, work for fp32 and fp64 on any device, and keep rows in the order
-// they come: n sequences of T tokens are n*T rows.
+// version. All are differentiable once, work for fp32 and fp64 on any device, and keep rows in the
+// order they come. On the host, RMSNorm and rotary positions are one loop each (row_kernels.h);
+// elsewhere they are the plain forms.
 #ifndef STARLING_STAGES_TORCH_OPS_H_
 #define STARLING_STAGES_TORCH_OPS_H_
 
@@ -10,6 +11,7 @@ namespace starling {
 
 // x * weight / sqrt(mean(x^2) + epsilon) over the last axis (Zhang and Sennrich 2019).
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+at::Tensor RmsNormPlain(const at::Tensor& x, const at::Tensor& weight, double epsilon);
 
 // silu(gate) * up (Shazeer 2020, without biases).
 at::Tensor SwiGlu(const at::Tensor& gate, const at::Tensor& up);
@@ -17,13 +19,14 @@ at::Tensor SwiGlu(const at::Tensor& gate, const at::Tensor& up);
 // Rotary positions (Su et al. 2021) in the half-split convention of Llama's public weights: element i
 // of a head is paired with element i + D/2. x is [n, T, heads, D]; cosine and sine are [T, 1, D/2].
 at::Tensor Rope(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine);
+at::Tensor RopePlain(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine);
 
 // Causal attention with scale 1/sqrt(D). q is [n, T, heads, D], k and v are [n, T, kv_heads, D]; query
 // head h reads key/value head h / (heads / kv_heads). `mask` is [T, T]: 0 where a query may look, minus
 // infinity elsewhere. Gives [n, T, heads, D].
 //
-// The first is spelled out in matrix products and is what LibTorch 1.13 runs fastest; the second is
-// LibTorch's own. CausalAttention takes the better one of the version built against.
+// The first is spelled out in matrix products, the second is LibTorch's own; CausalAttention is the
+// first with 1.13, which has no fused one for the host, and the second from 2.0 on.
 at::Tensor CausalAttentionPlain(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                 const at::Tensor& mask);
 at::Tensor CausalAttentionBuiltIn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);

@@ -13,8 +13,8 @@ ThreadedCompute::ThreadedCompute(EventLoop* loop, std::unique_ptr<StageExecutor>
       worker_(loop, {options.thread_name, options.queue_bound, std::move(options.on_start)}) {}
 
 void ThreadedCompute::Forward(ForwardInput input, Done<ForwardOutput> done) {
-  worker_.Run<ForwardOutput>(
-      [this, input = std::move(input)] { return executor_->Forward(input); }, std::move(done));
+  worker_.Run<ForwardOutput>([this, input = std::move(input)] { return executor_->Forward(input); },
+                             std::move(done));
 }
 
 void ThreadedCompute::Backward(BackwardInput input, Done<BackwardOutput> done) {
@@ -41,8 +41,7 @@ void ThreadedCompute::FreeThrough(Step step) {
   worker_.Release([this, step] { executor_->FreeThrough(step); });
 }
 
-void ThreadedCompute::Apply(UpdateScalars scalars, std::vector<Blob> gradient,
-                            Done<Hash128> done) {
+void ThreadedCompute::Apply(UpdateScalars scalars, std::vector<Blob> gradient, Done<Hash128> done) {
   worker_.Run<Hash128>(
       [this, scalars, gradient = std::move(gradient)] {
         return executor_->Apply(scalars, gradient);

@@ -5,9 +5,9 @@
 //   loop.Schedule(absl::Seconds(1), [&] { loop.Stop(); });
 //   loop.Run();
 //
-// A turn of the loop: wait; run the posted closures; call back for what is readable, in the order it
-// was added; run the timers that are due. Callbacks may add and remove anything, and destroy what
-// they belong to.
+// A turn of the loop: wait; run the posted closures; call back for what is readable, in the order
+// it was added; run the timers that are due. Callbacks may add and remove anything, and destroy
+// what they belong to.
 //
 // Threads: the thread that constructs it is the reactor thread; everything is called there, and
 // every callback runs there, but Post() and Stop(), which any thread may call.
@@ -55,7 +55,8 @@ class EventLoop final : public Env {
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
-  // Env. Now() is taken before each callback and constant within it; outside of Run it is the clock.
+  // Env. Now() is taken before each callback and constant within it; outside of Run it is the
+  // clock.
   absl::Time Now() const override;
   TimerId Schedule(absl::Duration delay, std::function<void()> callback) override;
   void Cancel(TimerId timer) override;

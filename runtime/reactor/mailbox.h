@@ -27,7 +27,8 @@ class Mailbox {
   Mailbox(const Mailbox&) = delete;
   Mailbox& operator=(const Mailbox&) = delete;
 
-  // Any thread; never blocks for room. False, and `item` untouched, if the mailbox is full or closed.
+  // Any thread; never blocks for room. False, and `item` untouched, if the mailbox is full or
+  // closed.
   bool Push(T&& item) {
     MutexLock lock(&mutex_);
     if (closed_ || items_.size() >= bound_) return false;

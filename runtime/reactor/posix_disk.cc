@@ -78,8 +78,7 @@ class PosixWritableFile final : public WritableFile {
 
 absl::StatusOr<std::unique_ptr<WritableFile>> OpenToWrite(const std::string& path, int flags) {
   STARLING_ASSIGN_OR_RETURN(Descriptor file, Open(path, O_WRONLY | O_CREAT | flags, "write"));
-  return std::unique_ptr<WritableFile>(
-      std::make_unique<PosixWritableFile>(std::move(file), path));
+  return std::unique_ptr<WritableFile>(std::make_unique<PosixWritableFile>(std::move(file), path));
 }
 
 }  // namespace

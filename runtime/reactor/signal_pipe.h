@@ -1,4 +1,5 @@
-// Unix signals as bytes in a pipe, so that they are handled between two callbacks of the event loop.
+// Unix signals as bytes in a pipe, so that they are handled between two callbacks of the event
+// loop.
 #ifndef STARLING_RUNTIME_REACTOR_SIGNAL_PIPE_H_
 #define STARLING_RUNTIME_REACTOR_SIGNAL_PIPE_H_
 
@@ -23,7 +24,8 @@ class SignalPipe {
   absl::Status Add(int signal);
 
   int fd() const { return read_fd_; }
-  // The signals that have come in, in order. Those that come faster than they are read may be merged.
+  // The signals that have come in, in order. Those that come faster than they are read may be
+  // merged.
   std::vector<int> Take();
 
  private:

@@ -93,8 +93,9 @@ void Worker::ThreadMain() {
       if (run) task.work();
       task.work = nullptr;  // what it holds is released on the thread that used it
       if (!task.finish) continue;
-      STARLING_CHECK(outbox_.Push(
-          {std::move(task.finish), run ? absl::OkStatus() : absl::CancelledError("shutting down")}));
+      STARLING_CHECK(
+          outbox_.Push({std::move(task.finish),
+                        run ? absl::OkStatus() : absl::CancelledError("shutting down")}));
     }
   }
 }

@@ -5,7 +5,8 @@
 // outlive the worker.
 //
 // Every piece of work is answered exactly once, never inline: with what it gave, with resource
-// exhausted if `bound` pieces were outstanding, or with cancelled if the worker was destroyed first.
+// exhausted if `bound` pieces were outstanding, or with cancelled if the worker was destroyed
+// first.
 #ifndef STARLING_RUNTIME_REACTOR_WORKER_H_
 #define STARLING_RUNTIME_REACTOR_WORKER_H_
 
@@ -29,9 +30,9 @@ namespace starling {
 class Worker {
  public:
   struct Options {
-    std::string name = "worker";      // of the thread, at most 15 characters
-    size_t bound = 1024;              // pieces of work accepted and not yet answered
-    std::function<void()> on_start;   // runs first on the thread; may be empty
+    std::string name = "worker";     // of the thread, at most 15 characters
+    size_t bound = 1024;             // pieces of work accepted and not yet answered
+    std::function<void()> on_start;  // runs first on the thread; may be empty
   };
 
   Worker(EventLoop* loop, Options options);
@@ -81,7 +82,7 @@ class Worker {
 
   EventLoop* const loop_;
   const Options options_;
-  size_t outstanding_ = 0;       // accepted, not yet answered
+  size_t outstanding_ = 0;  // accepted, not yet answered
   bool closing_ = false;
   bool answering_ = false;
   std::deque<Answer> refusals_;  // given at the next turn

@@ -72,6 +72,13 @@ void ZmqSocket::SetInt64(int option, int64_t value) {
   STARLING_CHECK_EQ(zmq_setsockopt(socket_, option, &value, sizeof(value)), 0);
 }
 
+bool ZmqSocket::CanSend() const {
+  int events = 0;
+  size_t size = sizeof(events);
+  STARLING_CHECK_EQ(zmq_getsockopt(socket_, ZMQ_EVENTS, &events, &size), 0);
+  return (events & ZMQ_POLLOUT) != 0;
+}
+
 std::string ZmqSocket::LastEndpoint() const {
   char text[512] = {};
   size_t size = sizeof(text);
@@ -124,8 +131,8 @@ ZmqFrame::ZmqFrame(const Blob& bytes) {
   lent->blob = bytes;
   void* const data = const_cast<std::byte*>(bytes.data());
   lent->handed_over.store(true, std::memory_order_release);
-  STARLING_CHECK_EQ(
-      zmq_msg_init_data(&message_, data, bytes.size_bytes(), ReleaseLent, lent.get()), 0);
+  STARLING_CHECK_EQ(zmq_msg_init_data(&message_, data, bytes.size_bytes(), ReleaseLent, lent.get()),
+                    0);
   lent.release();
 }
 
@@ -140,10 +147,15 @@ bool ZmqFrame::Receive(const ZmqSocket& socket) {
 
 bool ZmqFrame::Send(const ZmqSocket& socket, bool more) {
   const int flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0);
-  int sent = zmq_msg_send(&message_, socket.get(), flags);
-  while (sent < 0 && zmq_errno() == EINTR) sent = zmq_msg_send(&message_, socket.get(), flags);
-  STARLING_CHECK_MSG(sent >= 0 || zmq_errno() == EAGAIN, zmq_strerror(zmq_errno()));
-  return sent >= 0;
+  bool looked = false;
+  while (zmq_msg_send(&message_, socket.get(), flags) < 0) {
+    const int error = zmq_errno();
+    if (error == EINTR) continue;
+    STARLING_CHECK_MSG(error == EAGAIN, zmq_strerror(error));
+    if (looked || !socket.CanSend()) return false;
+    looked = true;
+  }
+  return true;
 }
 
 std::string ZmqFrame::SenderType() {

@@ -1,5 +1,5 @@
-// The pieces of libzmq that the transport uses, with owners: context, socket, monitor, and frames as
-// Blobs. libzmq's C interface, which throws nothing.
+// The pieces of libzmq that the transport uses, with owners: context, socket, monitor, and frames
+// as Blobs. libzmq's C interface, which throws nothing.
 //
 // Threads: a socket and its monitor belong to one thread. A Blob given away in a frame is released
 // on a thread of libzmq's.
@@ -43,6 +43,8 @@ class ZmqSocket {
   void* get() const { return socket_; }
   void Set(int option, int value);  // aborts where libzmq knows no such option
   void SetInt64(int option, int64_t value);
+  // Looks anew whether a message can be sent: a send that fails has not always looked.
+  bool CanSend() const;
   // The address that was bound last, with its real port.
   std::string LastEndpoint() const;
 
@@ -62,7 +64,7 @@ class ZmqMonitor {
   ZmqMonitor& operator=(const ZmqMonitor&) = delete;
 
   void* readable() const { return events_.get(); }  // for the event loop
-  int Next();  // the next ZMQ_EVENT_…, or 0 if none waits
+  int Next();                                       // the next ZMQ_EVENT_…, or 0 if none waits
 
  private:
   ZmqMonitor(void* watched, ZmqSocket events) : watched_(watched), events_(std::move(events)) {}
@@ -88,7 +90,8 @@ class ZmqFrame {
   size_t size() const { return zmq_msg_size(&message_); }
   // The socket type that the sender announced ("DEALER"), empty for those who announce none.
   std::string SenderType();
-  // The bytes as u8 [n], without a copy where they are many and aligned to 4 bytes. Empties the frame.
+  // The bytes as u8 [n], without a copy where they are many and aligned to 4 bytes. Empties the
+  // frame.
   Blob TakeBlob();
 
  private:

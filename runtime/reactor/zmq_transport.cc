@@ -99,10 +99,9 @@ absl::Status ZmqTransport::Bind(const Endpoint& listen) {
     inbound->monitor_watch = loop_->AddReadableSocket(
         inbound->monitor->readable(), [this, inbound] { OnInboundEvents(inbound); });
   }
-  STARLING_ASSIGN_OR_RETURN(
-      address_,
-      AdvertisedEndpoint({inbound_[0]->router.LastEndpoint(), inbound_[1]->router.LastEndpoint()},
-                         options_.advertise));
+  STARLING_ASSIGN_OR_RETURN(address_, AdvertisedEndpoint({inbound_[0]->router.LastEndpoint(),
+                                                          inbound_[1]->router.LastEndpoint()},
+                                                         options_.advertise));
   return absl::OkStatus();
 }
 

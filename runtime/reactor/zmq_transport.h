@@ -3,19 +3,19 @@
 // It binds two ROUTER sockets, one per channel, which only receive. To each destination it opens a
 // DEALER socket per channel on first use, which only sends, and watches its connection: when one
 // that was up is lost, both are closed, what they held is dropped, OnLinkLost is called once, and
-// the next Send opens new ones. A peer whose process is killed is noticed at once, one whose machine
-// or network vanishes after TCP keepalive has failed (about 20 s when idle; with data under way the
-// system's retransmission limit holds). A peer that is merely stopped (SIGSTOP) is never reported:
-// judging that is the failure detector's.
+// the next Send opens new ones. A peer whose process is killed is noticed at once, one whose
+// machine or network vanishes after TCP keepalive has failed (about 20 s when idle; with data under
+// way the system's retransmission limit holds). A peer that is merely stopped (SIGSTOP) is never
+// reported: judging that is the failure detector's.
 //
 // Frames of 8 KiB and more are sent and received without a copy (those not aligned to 4 bytes are
 // copied on receipt); a sent Blob is let go on ZeroMQ's thread.
 //
 // Bounds: per destination and channel `send_queue` packets (ZeroMQ counts those that have left in
-// lots of half of that, so a queue that drains may refuse from the half on), per incoming connection
-// `receive_queue`; no frame of more than `max_message_bytes` is read from the network, no packet of more in sum or of
-// more than `max_frames` frames is handed on. Bytes that are not ZeroMQ's, and messages that do not
-// come from a DEALER, are dropped and counted.
+// lots of half of that, so a queue that drains may refuse from the half on), per incoming
+// connection `receive_queue`; no frame of more than `max_message_bytes` is read from the network,
+// no packet of more in sum or of more than `max_frames` frames is handed on. Bytes that are not
+// ZeroMQ's, and messages that do not come from a DEALER, are dropped and counted.
 //
 // The order within a channel holds as long as the connection does.
 //
@@ -41,16 +41,17 @@ namespace starling {
 class ZmqTransport final : public Transport {
  public:
   struct Options {
-    // "tcp://127.0.0.1:*", "tcp://0.0.0.0:49200" (control there, bulk at the next port), "ipc://PATH".
+    // "tcp://127.0.0.1:*", "tcp://0.0.0.0:49200" (control there, bulk at the next port),
+    // "ipc://PATH".
     std::string listen = "tcp://127.0.0.1:*";
     // "tcp://HOST" or "tcp://HOST:PORT": what others are told. Empty: what was bound.
     std::string advertise;
-    int64_t max_message_bytes = int64_t{256} << 20;  // of a packet, all frames together
-    int max_frames = 1024;                           // of a packet, the envelope too
-    int send_queue = 1024;                           // packets, per destination and channel
-    int receive_queue = 1024;                        // packets, per incoming connection
-    absl::Duration reconnect = absl::Milliseconds(50);    // first interval; it doubles up to
-    absl::Duration reconnect_limit = absl::Seconds(1);    // this one
+    int64_t max_message_bytes = int64_t{256} << 20;     // of a packet, all frames together
+    int max_frames = 1024;                              // of a packet, the envelope too
+    int send_queue = 1024;                              // packets, per destination and channel
+    int receive_queue = 1024;                           // packets, per incoming connection
+    absl::Duration reconnect = absl::Milliseconds(50);  // first interval; it doubles up to
+    absl::Duration reconnect_limit = absl::Seconds(1);  // this one
     // On destruction, how long queued packets (a last Stop or Leave) may still go out. Only as long
     // as some are left.
     absl::Duration linger = absl::Milliseconds(500);
@@ -79,7 +80,8 @@ class ZmqTransport final : public Transport {
 
   const Endpoint& address() const override { return address_; }
   void SetHandler(TransportHandler* handler) override;
-  // Also invalid argument: the packet is over the limits. Also resource exhausted: no socket is left.
+  // Also invalid argument: the packet is over the limits. Also resource exhausted: no socket is
+  // left.
   absl::Status Send(const Endpoint& to, Channel channel, Packet packet) override;
   void Disconnect(const Endpoint& peer) override;
 

@@ -27,6 +27,8 @@ MACHINE_PATHS = ["/wo" + "rk/", "../sha" + "red", "/tmp" + "/w/", ".lib" + "rary
 # Where LibTorch may be included.
 TORCH_FILES = ("stages/torch_*", "checkpoint/torch_*", "codec/torch_*", "runtime/app/*torch*",
                "tests/*torch*", "examples/*", "bench/*")
+# Tests that read addresses and open none.
+TESTS_OF_TEXT = ("tests/runtime/config/*", "tests/runtime/reactor/listen_address_test.cc")
 # Where threads and clocks are at home. Tests of real things have both; the virtual world has none.
 REAL_WORLD = ("runtime/reactor/*", "runtime/app/*", "examples/*", "bench/*")
 VIRTUAL_WORLD = ("tests/sim/*",)
@@ -62,7 +64,7 @@ def is_protocol(path):
 
 def opens_sockets(path):
     """Tests of what only reads addresses may name any."""
-    return is_test(path) and not path.startswith("tests/runtime/config/")
+    return is_test(path) and not matches(path, TESTS_OF_TEXT)
 
 
 # (rule, which files, pattern, in code or in code with its strings, what to do)

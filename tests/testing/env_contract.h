@@ -4,7 +4,8 @@
 //    public:
 //     Env& env();
 //     void InCallback(std::function<void()> act);          // runs `act` as a callback of the Env
-//     bool RunUntil(const std::function<bool()>& done);    // lets time pass; false after a long wait
+//     bool RunUntil(const std::function<bool()>& done);    // lets time pass; false after a long
+//     wait
 //   };
 //   INSTANTIATE_TYPED_TEST_SUITE_P(EventLoop, EnvContract, LoopHarness);
 #ifndef STARLING_TESTS_TESTING_ENV_CONTRACT_H_
@@ -122,15 +123,14 @@ TYPED_TEST_P(EnvContract, TimerCancelledByAnotherOfTheSameTimeDoesNotRun) {
     *second = this->env().Schedule(absl::Milliseconds(2), this->Note("second"));
     this->env().Schedule(absl::Milliseconds(20), this->Note("last"));
   });
-  ASSERT_TRUE(this->RunUntil(
-      [this] { return !this->seen_.empty() && this->seen_.back() == "last"; }));
+  ASSERT_TRUE(
+      this->RunUntil([this] { return !this->seen_.empty() && this->seen_.back() == "last"; }));
   EXPECT_THAT(this->seen_, testing::ElementsAre("first", "last"));
 }
 
 TYPED_TEST_P(EnvContract, CancellingNothingAndWhatHasRunIsHarmless) {
   TimerId ran = kNoTimer;
-  this->InCallback(
-      [&] { ran = this->env().Schedule(absl::ZeroDuration(), this->Note("once")); });
+  this->InCallback([&] { ran = this->env().Schedule(absl::ZeroDuration(), this->Note("once")); });
   ASSERT_TRUE(this->RunUntil([this] { return !this->seen_.empty(); }));
   this->InCallback([&] {
     this->env().Cancel(kNoTimer);

@@ -1,14 +1,15 @@
 // What every Transport must do, as a suite that any implementation can be run through:
 //
-//   class MyHarness {                            // default-constructible; no faults but those asked for
+//   class MyHarness {                            // default-constructible; no faults but those
+//   asked for
 //    public:
 //     Endpoint AddressOf(int peer);              // known before the peer is started, and kept
 //     Transport& Start(int peer, TransportHandler* handler);  // listens at AddressOf(peer)
-//     void Kill(int peer);                       // as if its process died: the transport is destroyed
-//     void Act(std::function<void()> act);       // runs `act` where transports may be called
-//     bool RunUntil(const std::function<bool()>& done);  // false after a long wait
-//     void Settle();                             // lets what is on its way arrive
-//     size_t queue_packets();                    // of a Start()ed transport, per peer and channel
+//     void Kill(int peer);                       // as if its process died: the transport is
+//     destroyed void Act(std::function<void()> act);       // runs `act` where transports may be
+//     called bool RunUntil(const std::function<bool()>& done);  // false after a long wait void
+//     Settle();                             // lets what is on its way arrive size_t
+//     queue_packets();                    // of a Start()ed transport, per peer and channel
 //   };
 //   INSTANTIATE_TYPED_TEST_SUITE_P(Mine, TransportContract, MyHarness);
 #ifndef STARLING_TESTS_TESTING_TRANSPORT_CONTRACT_H_
@@ -61,7 +62,7 @@ class RecordingHandler : public TransportHandler {
     return texts;
   }
 
-  bool sending = false;      // set around calls, to catch callbacks made inline
+  bool sending = false;  // set around calls, to catch callbacks made inline
   bool inline_call = false;
   std::vector<Packet> packets;
   std::vector<Endpoint> lost;

@@ -198,6 +198,21 @@ TEST_F(OutboxTest, SlowAnswersMakeTheFirstRepeatLaterForThatKindAndPlaceOnly) {
   EXPECT_EQ(outbox_.retries(), retries_while_learning + 2);
 }
 
+TEST_F(OutboxTest, ASlowStartIsForgottenWhenAnswersComeFast) {
+  uint64_t request = Send(1);
+  env_.Advance(absl::Seconds(6));
+  ASSERT_TRUE(outbox_.OnReply(ReplyTo(request)));
+  for (uint64_t step = 2; step <= 60; ++step) {
+    request = Send(step);
+    env_.Advance(absl::Milliseconds(10));
+    ASSERT_TRUE(outbox_.OnReply(ReplyTo(request)));
+  }
+  const uint64_t retries_before = outbox_.retries();
+  Send(61);
+  env_.Advance(absl::Seconds(2.1));
+  EXPECT_EQ(outbox_.retries(), retries_before + 1);
+}
+
 TEST_F(OutboxTest, AVerySlowAnswererIsStillAskedAgainAfterTheLongestPause) {
   const uint64_t request = Send(1);
   env_.Advance(absl::Hours(1));

@@ -72,9 +72,7 @@ class FakeExecutor final : public StageExecutor {
   std::vector<std::string>* const calls_;
 };
 
-WorkId Work(uint32_t index) {
-  return {{Step{1}, WorkKind::kTrain, index}, {{Epoch{1}, 0}, index}};
-}
+WorkId Work(uint32_t index) { return {{Step{1}, WorkKind::kTrain, index}, {{Epoch{1}, 0}, index}}; }
 
 class ThreadedComputeTest : public ::testing::Test {
  protected:
@@ -122,10 +120,10 @@ TEST_F(ThreadedComputeTest, EveryOperationReachesTheExecutorInOrderAndIsAnswered
   compute_->Snapshot(Answer<Blob>([](const auto& b) { EXPECT_EQ(b->element_count(), 3); }));
   EXPECT_EQ(answers_, 0) << "no answer is given inline";
   ASSERT_TRUE(RunUntilAnswers(7));
-  EXPECT_THAT(calls_, testing::ElementsAre("load", "forward " + ToString(Work(1)),
-                                           "backward " + ToString(Work(1)),
-                                           "drop " + ToString(Work(2)), "seal", "read", "apply",
-                                           "free", "snapshot"));
+  EXPECT_THAT(calls_,
+              testing::ElementsAre("load", "forward " + ToString(Work(1)),
+                                   "backward " + ToString(Work(1)), "drop " + ToString(Work(2)),
+                                   "seal", "read", "apply", "free", "snapshot"));
 }
 
 TEST_F(ThreadedComputeTest, FailureOfTheExecutorIsTheAnswer) {

@@ -1,5 +1,6 @@
-// A process with a transport: tells its address ("control bulk") on its output, and sends every packet
-// back to the address that the packet's envelope holds in the same form. It goes with its parent.
+// A process with a transport: tells its address ("control bulk") on its output, and sends every
+// packet back to the address that the packet's envelope holds in the same form. It goes with its
+// parent.
 #include <signal.h>
 #include <sys/prctl.h>
 

@@ -209,24 +209,24 @@ TEST_F(EventLoopTest, LoopThatSleptReadsBeforeItRunsOverdueTimersAndTellsHowLong
 }
 
 TEST_F(EventLoopTest, SleptHandlerMayMoveTheDeadline) {
-  TimerId deadline = stepped_->Schedule(absl::Seconds(5), [this] { seen_.push_back("dead"); });
-  stepped_->SetSleptHandler([&](absl::Duration slept) {
+  const TimerId deadline =
+      stepped_->Schedule(absl::Seconds(5), [this] { seen_.push_back("dead"); });
+  stepped_->SetSleptHandler([&](absl::Duration /*slept*/) {
     stepped_->Cancel(deadline);
     stepped_->Schedule(absl::Seconds(5), [this] { seen_.push_back("moved"); });
   });
-  EXPECT_TRUE(stepped_->Post([this] { clock_ += absl::Seconds(60); }));
-  EXPECT_TRUE(stepped_->Post([this] {
-    stepped_->Schedule(absl::Seconds(1), [this] { clock_ += absl::Seconds(4); });
-    clock_ += absl::Seconds(1);
+  stepped_->Schedule(absl::Seconds(61), [this] { seen_.push_back("a second later"); });
+  // Time goes on in small steps after the sleep.
+  std::function<void()> step = [&] {
+    clock_ += absl::Milliseconds(100);
+    EXPECT_TRUE(stepped_->Post(step));
+  };
+  EXPECT_TRUE(stepped_->Post([&] {
+    clock_ += absl::Seconds(60);
+    EXPECT_TRUE(stepped_->Post(step));
   }));
-  stepped_->Schedule(absl::Seconds(61), [this] { seen_.push_back("one second later"); });
-  ASSERT_TRUE(stepped_->RunUntil(
-      [this] {
-        clock_ += absl::Milliseconds(100);
-        return seen_.size() == 2;
-      },
-      absl::Hours(1)));
-  EXPECT_THAT(seen_, ElementsAre("one second later", "moved"));
+  ASSERT_TRUE(stepped_->RunUntil(Seen(2), absl::Hours(1)));
+  EXPECT_THAT(seen_, ElementsAre("a second later", "moved"));
 }
 
 TEST_F(EventLoopTest, LoopThatIsALittleLateHasNotSlept) {

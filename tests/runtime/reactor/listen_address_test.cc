@@ -71,8 +71,8 @@ TEST(AdvertisedEndpoint, WhatIsNoAddressIsInvalid) {
 }
 
 TEST(IsConnectable, OnlyAHostWithAPortOrAPath) {
-  for (const std::string good : {"tcp://127.0.0.1:5", "tcp://example.org:49200", "tcp://[::1]:5",
-                                 "ipc:///run/a"}) {
+  for (const std::string good :
+       {"tcp://127.0.0.1:5", "tcp://example.org:49200", "tcp://[::1]:5", "ipc:///run/a"}) {
     EXPECT_TRUE(IsConnectable(good)) << good;
   }
   for (const std::string bad : {"", "tcp://127.0.0.1:*", "tcp://*:5", "tcp://h", "inproc://x",

@@ -21,7 +21,8 @@ constexpr absl::Duration kLongWait = absl::Seconds(30);
 class ThreadedFilesTest : public ::testing::Test {
  protected:
   std::function<void(absl::Status)> Note() {
-    return [this](absl::Status status) { seen_.push_back(absl::StatusCodeToString(status.code())); };
+    return
+        [this](absl::Status status) { seen_.push_back(absl::StatusCodeToString(status.code())); };
   }
   bool RunUntil(size_t count) {
     return loop_.RunUntil([this, count] { return seen_.size() >= count; }, kLongWait);

@@ -138,10 +138,11 @@ TEST_F(WorkerTest, DestructionAnswersWhatRunsWithItsResultAndTheRestWithCancelle
 TEST_F(WorkerTest, WorkAskedForWhileItIsDestroyedIsCancelled) {
   auto worker = std::make_unique<Worker>(&loop_, Worker::Options());
   Worker* const raw = worker.get();
-  raw->Run<int>([] { return 1; }, [&, raw](absl::StatusOr<int> result) {
-    Note("first")(result);
-    raw->Run<int>([] { return 2; }, Note("again"));
-  });
+  raw->Run<int>([] { return 1; },
+                [&, raw](absl::StatusOr<int> result) {
+                  Note("first")(result);
+                  raw->Run<int>([] { return 2; }, Note("again"));
+                });
   worker.reset();
   ASSERT_EQ(seen_.size(), 2u);
   EXPECT_EQ(seen_[1], "again CANCELLED");

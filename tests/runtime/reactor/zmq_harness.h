@@ -27,7 +27,9 @@ class ZmqHarness {
   void Act(const std::function<void()>& act) { act(); }
   bool RunUntil(const std::function<bool()>& done) { return loop_.RunUntil(done, kLongWait); }
   // For what must not happen: a while in which it could.
-  void Settle() { loop_.RunUntil([] { return false; }, absl::Milliseconds(100)); }
+  void Settle() {
+    loop_.RunUntil([] { return false; }, absl::Milliseconds(100));
+  }
   size_t queue_packets() const { return kQueue; }
 
   EventLoop& loop() { return loop_; }

@@ -1,0 +1,282 @@
+#include "tests/sim/swarm_world.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "checkpoint/checkpoint_store.h"
+#include "runtime/config/run_file.h"
+#include "runtime/trainer/decision_log.h"
+
+namespace starling::sim {
+namespace {
+
+constexpr char kRunDirectory[] = "run";
+constexpr int64_t kTokens = 4;  // per sequence, one sequence per microbatch
+constexpr RunId kRun{77};
+
+// Tokens are a pure function of (step, index).
+class SimFeed : public DataFeed {
+ public:
+  SimFeed(uint32_t train, uint32_t evaluate) : train_(train), evaluate_(evaluate) {}
+
+  MicrobatchData Train(Step step, uint32_t index) const override {
+    return Make(Value(step) * 1000 + index, index);
+  }
+  MicrobatchData Evaluate(uint32_t index) const override { return Make(1u << 30 | index, index); }
+  uint32_t train_microbatches() const override { return train_; }
+  uint32_t evaluate_microbatches() const override { return evaluate_; }
+
+ private:
+  static MicrobatchData Make(uint64_t key, uint32_t index) {
+    MutableBlob tokens = MutableBlob::Uninitialized(DType::kI32, {1, kTokens});
+    MutableBlob targets = MutableBlob::Uninitialized(DType::kI32, {1, kTokens});
+    for (int64_t i = 0; i < kTokens; ++i) {
+      tokens.As<int32_t>()[i] = static_cast<int32_t>(MixAll(key, i) % 256);
+      targets.As<int32_t>()[i] = static_cast<int32_t>(MixAll(key, i + 1) % 256);
+    }
+    return {std::move(tokens).Freeze(), std::move(targets).Freeze(), index};
+  }
+  const uint32_t train_;
+  const uint32_t evaluate_;
+};
+
+RunConfig ConfigOf(const SwarmOptions& options) {
+  RunConfig config;
+  config.model.layers = options.stages;
+  config.model.width = 8;
+  config.model.heads = 1;
+  config.model.context = kTokens;
+  config.data.text = {"virtual"};
+  config.train.steps = options.steps;
+  config.train.global_batch = options.microbatches;
+  config.train.microbatch = 1;
+  config.train.eval_every = options.eval_every;
+  config.train.eval_sequences = 3;
+  config.optimizer.warmup = 1;
+  config.swarm.stages = options.stages;
+  config.swarm.dead_after = options.dead_after;
+  config.local.replicas = {options.replicas};
+  config.checkpoint.every = options.checkpoint_every;
+  return config;
+}
+
+std::vector<SimStage> StagesOf(const SwarmOptions& options) {
+  std::vector<SimStage> stages;
+  for (uint32_t s = 0; s < options.stages; ++s) {
+    SimStage stage;
+    stage.stage = StageId{s};
+    stage.last = s + 1 == options.stages;
+    stage.layout = SimLayout(stage.stage, 2, 20 + 7 * s);
+    stages.push_back(std::move(stage));
+  }
+  return stages;
+}
+
+}  // namespace
+
+SwarmOptions SwarmOptions::Drawn(uint64_t seed) {
+  Rng rng(MixAll(seed, 0x737761726dULL));
+  SwarmOptions options;
+  options.world = WorldOptions::Drawn(seed);
+  options.stages = 1 + static_cast<uint32_t>(rng.Below(4));
+  options.replicas = 1 + static_cast<uint32_t>(rng.Below(3));
+  options.microbatches = 1 + static_cast<uint32_t>(rng.Below(10));
+  options.steps = 3 + static_cast<int64_t>(rng.Below(5));
+  options.eval_every = static_cast<int64_t>(rng.Below(3));
+  options.checkpoint_every = 1 + static_cast<int64_t>(rng.Below(4));
+  options.faults = static_cast<uint32_t>(rng.Below(6));
+  options.kill_everything = rng.Chance(0.2);
+  return options;
+}
+
+std::string SwarmOptions::ToString() const {
+  return absl::StrCat(stages, " stages x ", replicas, ", ", microbatches, " microbatches, ", steps,
+                      " steps, evaluation every ", eval_every, ", checkpoint every ",
+                      checkpoint_every, ", faults ", faults,
+                      kill_everything ? ", everything killed once" : "");
+}
+
+// --- processes ------------------------------------------------------------------------------------
+
+class SwarmWorld::TrainerProcess : public Process {
+ public:
+  TrainerProcess(Trainer::Options options, NodeContext& node, const DataFeed* feed,
+                 TrainerObserver* observer)
+      : trainer_(std::move(options), &node.env, &node.transport, &node.files, feed, observer) {
+    trainer_.Start();
+  }
+  Trainer& trainer() { return trainer_; }
+
+ private:
+  Trainer trainer_;
+};
+
+class SwarmWorld::PeerProcess : public Process {
+ public:
+  PeerProcess(Peer::Options options, NodeContext& node, std::vector<SimStage> stages,
+              SwarmCheckers* checkers)
+      : peer_(
+            std::move(options), &node.env, &node.transport,
+            [&node, stages](const RunConfig&, StageId stage)
+                -> absl::StatusOr<std::unique_ptr<Compute>> {
+              return node.MakeCompute(stages[Value(stage)]);
+            },
+            [&node, checkers](const Event& event) {
+              node.Trace(starling::ToString(event));
+              if (event.name == "admitted") {
+                checkers->OnAdmitted(std::get<std::string>(event.fields[0].second), node.id,
+                                     node.life);
+              }
+            },
+            [&node](absl::Status status, const std::string& reason) {
+              node.Trace(absl::StrCat("exits: ", reason));
+              node.Exit(status.ok() ? 0 : 1);
+            }) {
+    peer_.Start();
+  }
+
+ private:
+  Peer peer_;
+};
+
+std::unique_ptr<Process> SwarmWorld::MakeTrainer(NodeContext& node) {
+  SimDisk& disk = node.disk;
+  const std::string log = absl::StrCat(kRunDirectory, "/decisions.jsonl");
+  CheckpointStore store(absl::StrCat(kRunDirectory, "/checkpoints"));
+  std::vector<StageLayout> layouts;
+  for (const SimStage& stage : stages_) layouts.push_back(stage.layout);
+  if (!disk.Exists(log)) {
+    STARLING_CHECK(disk.MakeDirectories(kRunDirectory).ok());
+    STARLING_CHECK(disk.MakeDirectories(absl::StrCat(kRunDirectory, "/checkpoints")).ok());
+    STARLING_CHECK(CreateDecisionLog(disk, log, kRun).ok());
+    STARLING_CHECK(disk.SyncDirectory(kRunDirectory).ok());
+    STARLING_CHECK(disk.SyncDirectory("").ok());
+    std::vector<StagePart> parts;
+    for (const SimStage& stage : stages_) {
+      parts.push_back({stage.layout, SimInitialState(stage.layout, 1)});
+    }
+    CheckpointMeta meta;
+    meta.run = kRun;
+    meta.config_toml = ToToml(config_);
+    meta.text_sha256 = std::string(64, '0');
+    const absl::Status saved = store.Save(disk, meta, parts);
+    STARLING_CHECK_MSG(saved.ok(), saved.ToString());
+  }
+  const auto state = ReadDecisionLog(disk, log);
+  STARLING_CHECK_MSG(state.ok(), state.status().ToString());
+  const auto newest = store.Newest(disk);
+  STARLING_CHECK_MSG(newest.ok(), newest.status().ToString());
+  const auto manifest = LoadManifest(disk, *newest);
+  STARLING_CHECK_MSG(manifest.ok(), manifest.status().ToString());
+
+  Trainer::Options options;
+  options.config = config_;
+  options.config_toml = ToToml(config_);
+  options.run_directory = kRunDirectory;
+  options.run = kRun;
+  options.epoch = Next(state->epoch);
+  options.era = Next(state->era);
+  options.last_record = state->last_number;
+  options.start = *newest;
+  options.start_meta = manifest->meta;
+  options.layouts = layouts;
+  options.expected.assign(options_.stages, options_.replicas);
+  options.gather_patience = absl::Seconds(5);
+  return std::make_unique<TrainerProcess>(std::move(options), node, feed_.get(), &checkers_);
+}
+
+SwarmWorld::SwarmWorld(SwarmOptions options)
+    : options_(options),
+      config_(ConfigOf(options_)),
+      stages_(StagesOf(options_)),
+      feed_(std::make_unique<SimFeed>(options_.microbatches, 3)),
+      world_(options_.world),
+      checkers_(&world_, stages_, feed_.get()) {
+  world_.AfterEveryEvent([this] { checkers_.CheckStates(); });
+  trainer_ = world_.AddNode({"trainer"}, [this](NodeContext& node) { return MakeTrainer(node); });
+  for (uint32_t s = 0; s < options_.stages; ++s) {
+    for (uint32_t r = 0; r < options_.replicas; ++r) AddPeer(s);
+  }
+  DrawFaults();
+}
+
+SwarmWorld::~SwarmWorld() = default;
+
+NodeId SwarmWorld::AddPeer(uint32_t stage) {
+  NodeOptions node;
+  node.name = absl::StrCat("peer", peers_.size(), "/stage", stage);
+  auto id = std::make_shared<NodeId>(kNobody);
+  node.on_exit = [this, id](int) {
+    if (!checkers_.finished()) world_.Restart(*id, options_.restart_after, true);
+  };
+  *id = world_.AddNode(std::move(node), [this, stage](NodeContext& context) {
+    Peer::Options peer;
+    peer.id = PeerId{context.env.Random()};
+    peer.trainer = world_.address(trainer_);
+    peer.stage = StageId{stage};
+    peer.host = context.name;
+    return std::make_unique<PeerProcess>(std::move(peer), context, stages_, &checkers_);
+  });
+  peers_.push_back(*id);
+  return *id;
+}
+
+NodeId SwarmWorld::peer_node(uint32_t stage, uint32_t replica) const {
+  return peers_[stage * options_.replicas + replica];
+}
+
+Trainer* SwarmWorld::trainer() {
+  auto* process = static_cast<TrainerProcess*>(world_.process(trainer_));
+  return process == nullptr ? nullptr : &process->trainer();
+}
+
+void SwarmWorld::DrawFaults() {
+  for (uint32_t i = 0; i < options_.faults; ++i) {
+    world_.At(absl::Milliseconds(world_.rng().Below(4000)), [this] { DrawFault(&world_.rng()); });
+  }
+  if (!options_.kill_everything) return;
+  world_.At(absl::Milliseconds(500 + world_.rng().Below(3000)), [this] {
+    if (checkers_.finished()) return;
+    for (NodeId peer : peers_) world_.Crash(peer);
+    world_.Crash(trainer_);
+    world_.Restart(trainer_, absl::Seconds(1));
+    for (NodeId peer : peers_) world_.Restart(peer, absl::Seconds(2), true);
+  });
+}
+
+void SwarmWorld::DrawFault(Rng* rng) {
+  const NodeId peer = peers_[rng->Below(peers_.size())];
+  if (checkers_.finished() || !world_.alive(peer)) return;
+  if (rng->Chance(0.3)) return world_.Stall(peer, absl::Milliseconds(rng->Below(8000)));
+  world_.Crash(peer);
+  world_.Restart(peer, options_.restart_after, true);
+}
+
+bool SwarmWorld::RunUntil(const std::function<bool()>& condition, absl::Duration limit) {
+  RunLimits limits;
+  limits.until = condition;
+  limits.deadline = world_.Now() + limit;
+  return world_.Run(limits) == RunEnd::kConditionHolds;
+}
+
+bool SwarmWorld::RunToEnd(absl::Duration limit) {
+  if (!RunUntil([this] { return checkers_.finished(); }, limit)) return false;
+  CheckpointStore store(absl::StrCat(kRunDirectory, "/checkpoints"));
+  SimDisk& disk = world_.disk(trainer_);
+  const auto newest = store.Newest(disk);
+  if (!newest.ok()) {
+    world_.trace().Violation(absl::StrCat("I7: ", newest.status().ToString()));
+  } else if (const auto report = Verify(disk, *newest); !report.ok() || !report->ok()) {
+    world_.trace().Violation(absl::StrCat("I7: ", newest->path, " does not verify"));
+  }
+  return checkers_.status().ok();
+}
+
+std::string SwarmWorld::Report() {
+  std::string text = options_.ToString() + "\n" + world_.Parameters() + "\n" + world_.trace().Text();
+  for (const std::string& violation : violations()) text += "\nVIOLATION " + violation;
+  return text;
+}
+
+}  // namespace starling::sim

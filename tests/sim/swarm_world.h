@@ -1,0 +1,86 @@
+// SwarmWorld: a trainer and its peers, the very code of real runs, in the virtual world.
+//
+//   SwarmOptions options = SwarmOptions::Drawn(seed);
+//   SwarmWorld swarm(options);
+//   swarm.world().At(absl::Seconds(1), [&] { swarm.CrashPeer(0, 1); });
+//   EXPECT_TRUE(swarm.RunToEnd()) << swarm.Report();
+//   EXPECT_THAT(swarm.violations(), IsEmpty()) << swarm.Report();
+//
+// Checkers (swarm_checkers.h) look at every decision, state and event on the way. Peers that die are
+// started again; the trainer comes back only if told to.
+#ifndef STARLING_TESTS_SIM_SWARM_WORLD_H_
+#define STARLING_TESTS_SIM_SWARM_WORLD_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/config/run_config.h"
+#include "runtime/peer/peer.h"
+#include "runtime/trainer/trainer.h"
+#include "tests/sim/swarm_checkers.h"
+#include "tests/sim/world.h"
+
+namespace starling::sim {
+
+struct SwarmOptions {
+  WorldOptions world;
+  uint32_t stages = 3;
+  uint32_t replicas = 2;
+  uint32_t microbatches = 8;
+  int64_t steps = 6;
+  int64_t eval_every = 3;
+  int64_t checkpoint_every = 2;
+  absl::Duration dead_after = absl::Seconds(5);
+  absl::Duration restart_after = absl::Seconds(1);  // of a peer that died
+  uint32_t faults = 0;  // drawn crashes and stalls of peers while the run goes on
+  bool kill_everything = false;  // once, at a drawn moment: all crash, the trainer resumes
+
+  // World, shape and faults drawn from the seed.
+  static SwarmOptions Drawn(uint64_t seed);
+  std::string ToString() const;
+};
+
+class SwarmWorld {
+ public:
+  explicit SwarmWorld(SwarmOptions options);
+  ~SwarmWorld();
+
+  // Runs until the trainer has finished. False: it failed, or `limit` of virtual time passed.
+  bool RunToEnd(absl::Duration limit = absl::Minutes(10));
+  bool RunUntil(const std::function<bool()>& condition, absl::Duration limit = absl::Minutes(10));
+
+  World& world() { return world_; }
+  NodeId trainer_node() const { return trainer_; }
+  NodeId peer_node(uint32_t stage, uint32_t replica) const;
+  // One more replica than configured, from now on.
+  NodeId AddPeer(uint32_t stage);
+  Trainer* trainer();  // null while it is down
+  const std::vector<StepReport>& steps() const { return checkers_.steps(); }
+  const SwarmCheckers& checkers() const { return checkers_; }
+  const std::vector<std::string>& violations() { return world_.trace().violations(); }
+  bool finished() const { return checkers_.finished(); }
+  // What was drawn, the last lines of the trace, the violations.
+  std::string Report();
+
+ private:
+  class TrainerProcess;
+  class PeerProcess;
+
+  void DrawFaults();
+  void DrawFault(Rng* rng);
+  std::unique_ptr<Process> MakeTrainer(NodeContext& node);
+
+  const SwarmOptions options_;
+  RunConfig config_;
+  std::vector<SimStage> stages_;
+  std::unique_ptr<DataFeed> feed_;
+  World world_;
+  SwarmCheckers checkers_;
+  NodeId trainer_ = kNobody;
+  std::vector<NodeId> peers_;
+};
+
+}  // namespace starling::sim
+
+#endif  // STARLING_TESTS_SIM_SWARM_WORLD_H_
