@@ -1,8 +1,8 @@
 // Dropout masks as a pure function of a key.
 //
-// An element is kept or not by (seed, step, place of its sequence in the step's global batch, layer,
-// site, element within the sequence), so the mask is the same on every replica, device and attempt,
-// and however the batch is cut into microbatches and the model into stages.
+// An element is kept or not by (seed, step, place of its sequence in the step's global batch,
+// layer, site, element within the sequence), so the mask is the same on every replica, device and
+// attempt, and however the batch is cut into microbatches and the model into stages.
 #ifndef STARLING_STAGES_DROPOUT_H_
 #define STARLING_STAGES_DROPOUT_H_
 
@@ -26,9 +26,9 @@ struct DropoutKey {
   DropoutSite site = DropoutSite::kEmbedding;
 };
 
-// Fills `mask` with 0 (probability `probability`) or 1 / (1 - probability), for consecutive sequences
-// of `elements_per_sequence` elements each. 0 <= probability < 1; the size of `mask` is a multiple of
-// `elements_per_sequence`.
+// Fills `mask` with 0 (probability `probability`) or 1 / (1 - probability), for consecutive
+// sequences of `elements_per_sequence` elements each. 0 <= probability < 1; the size of `mask` is a
+// multiple of `elements_per_sequence`.
 void FillDropoutMask(const DropoutKey& key, double probability, int64_t elements_per_sequence,
                      absl::Span<float> mask);
 

@@ -15,8 +15,6 @@ absl::Status NonFiniteLossError(MicrobatchId id) {
   return status;
 }
 
-bool IsNonFiniteLoss(const absl::Status& status) {
-  return status.GetPayload(kPayload).has_value();
-}
+bool IsNonFiniteLoss(const absl::Status& status) { return status.GetPayload(kPayload).has_value(); }
 
 }  // namespace starling

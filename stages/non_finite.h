@@ -1,5 +1,5 @@
-// How an executor says that a loss is not a number, so that callers can tell it from a broken device:
-// the step is then skipped or the run stops, as configured.
+// How an executor says that a loss is not a number, so that callers can tell it from a broken
+// device: the step is then skipped or the run stops, as configured.
 #ifndef STARLING_STAGES_NON_FINITE_H_
 #define STARLING_STAGES_NON_FINITE_H_
 

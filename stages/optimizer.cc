@@ -108,8 +108,8 @@ Hash128 OptimizerGoldenHash() {
   for (int64_t i = 0; i < layout.size; ++i) state[static_cast<size_t>(i)] = draw(-20, 24);
   for (int round = 0; round < 4; ++round) {
     for (float& g : gradient) g = Mix64(~draws) % 3 == 0 ? draw(-147, 40) : draw(-40, 50);
-    const absl::Status applied = ApplyAdamW(layout, scalars, {Blob::OfFloats(gradient)},
-                                            absl::MakeSpan(state));
+    const absl::Status applied =
+        ApplyAdamW(layout, scalars, {Blob::OfFloats(gradient)}, absl::MakeSpan(state));
     STARLING_CHECK(applied.ok());
   }
   return HashBytes(state.data(), state.size() * sizeof(float));

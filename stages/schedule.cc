@@ -20,8 +20,9 @@ double LearningRate(const OptimizerConfig& config, int64_t total_steps, Step ste
   const double lowest = config.min_lr == 0.0 ? config.lr / 10.0 : config.min_lr;
   const int64_t span = total_steps - config.warmup;
   const double progress =
-      span <= 0 ? 1.0 : std::min(1.0, static_cast<double>(at - config.warmup) /
-                                          static_cast<double>(span));
+      span <= 0
+          ? 1.0
+          : std::min(1.0, static_cast<double>(at - config.warmup) / static_cast<double>(span));
   return lowest + 0.5 * (config.lr - lowest) * (1.0 + std::cos(kPi * progress));
 }
 
@@ -40,8 +41,7 @@ UpdateScalars MakeUpdate(const OptimizerConfig& config, int64_t total_steps, Ste
   scalars.beta2 = static_cast<float>(config.beta2);
   scalars.one_minus_beta2 = static_cast<float>(1.0 - config.beta2);
   scalars.step_size = static_cast<float>(rate / (1.0 - std::pow(config.beta1, power)));
-  scalars.inv_sqrt_bias2 =
-      static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(config.beta2, power)));
+  scalars.inv_sqrt_bias2 = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(config.beta2, power)));
   scalars.epsilon = static_cast<float>(config.epsilon);
   scalars.decay = static_cast<float>(1.0 - rate * config.weight_decay);
   if (gradient_norm != nullptr) *gradient_norm = norm;

@@ -1,8 +1,8 @@
 // SegmentBook: a replica's gradient segments, each with the list of what is in it.
 //
-// A segment is a gradient sum, the list of the microbatches added to it in order of addition, and the
-// integer lane. The three can only change together: Add() runs the caller's addition and, in the
-// same place, writes the list entry and adds the lane. An addition that fails has spoiled its
+// A segment is a gradient sum, the list of the microbatches added to it in order of addition, and
+// the integer lane. The three can only change together: Add() runs the caller's addition and, in
+// the same place, writes the list entry and adds the lane. An addition that fails has spoiled its
 // segment, for part of it may be in the sum; what it held must be computed again.
 //
 //   SegmentBook<at::Tensor> book(stage, [&] { return at::zeros({size}); });
@@ -30,7 +30,8 @@
 
 namespace starling {
 
-// The hash of (index, attempt) of each entry, in order. Names what a segment holds in a reduce plan.
+// The hash of (index, attempt) of each entry, in order. Names what a segment holds in a reduce
+// plan.
 Hash128 ListHash(const std::vector<SegmentEntry>& entries);
 
 template <typename Sum>

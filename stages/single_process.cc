@@ -68,8 +68,8 @@ absl::StatusOr<SingleProcess::StepResult> SingleProcess::RunStep(Step step) {
       MakeUpdate(config_.optimizer, config_.train.steps, step, SquareSum(sum.gradient),
                  result.tokens, &result.gradient_norm, &result.learning_rate);
   if (!std::isfinite(result.gradient_norm)) {
-    return Skip(step, absl::InternalError("non-finite gradient at step " +
-                                          std::to_string(Value(step))));
+    return Skip(step,
+                absl::InternalError("non-finite gradient at step " + std::to_string(Value(step))));
   }
   STARLING_ASSIGN_OR_RETURN(result.state_hash, executor_->Apply(scalars, {sum.gradient}));
   executor_->FreeThrough(step);

@@ -35,16 +35,16 @@ class SingleProcess {
     double learning_rate = 0;
     int64_t tokens = 0;
     bool lane_ok = false;
-    bool skipped = false;      // something was not finite: nothing was applied, no number above counts
-    Hash128 state_hash;        // after the step; of no meaning if skipped
+    bool skipped = false;  // something was not finite: nothing was applied, no number above counts
+    Hash128 state_hash;    // after the step; of no meaning if skipped
   };
 
   // `executor` holds the whole model, with its state loaded, and must outlive this.
   SingleProcess(const RunConfig& config, StageExecutor* executor, Source source);
 
   // Steps are taken in order: 1 to N, or from where the loaded state stands.
-  //   internal: non-finite loss or gradient, and [train] on_nonfinite is "stop"; data loss: the lane
-  //   is wrong. The executor's and the source's errors are passed on. Nothing was applied.
+  //   internal: non-finite loss or gradient, and [train] on_nonfinite is "stop"; data loss: the
+  //   lane is wrong. The executor's and the source's errors are passed on. Nothing was applied.
   absl::StatusOr<StepResult> RunStep(Step step);
 
   // Mean loss over the evaluation microbatches 0 to `count` - 1 of `step`.

@@ -1,5 +1,5 @@
-// Between tensors and Blobs without a copy where possible, and from LibTorch's exceptions to Status.
-// For files that see LibTorch only.
+// Between tensors and Blobs without a copy where possible, and from LibTorch's exceptions to
+// Status. For files that see LibTorch only.
 #ifndef STARLING_STAGES_TORCH_BLOB_H_
 #define STARLING_STAGES_TORCH_BLOB_H_
 
@@ -15,12 +15,12 @@
 
 namespace starling {
 
-// A host tensor over the Blob's bytes, which it keeps alive and which must not be written to. Copies
-// if the elements are not aligned. i32 and f32 only.
+// A host tensor over the Blob's bytes, which it keeps alive and which must not be written to.
+// Copies if the elements are not aligned. i32 and f32 only.
 at::Tensor TensorOver(const Blob& blob);
 
-// The tensor's elements as a Blob, which keeps them alive; the caller must not change them afterwards.
-// Copies if the tensor is not contiguous or not on the host. fp32 only.
+// The tensor's elements as a Blob, which keeps them alive; the caller must not change them
+// afterwards. Copies if the tensor is not contiguous or not on the host. fp32 only.
 Blob BlobOver(const at::Tensor& tensor);
 
 // Out of memory is resource exhausted, all else internal.

@@ -1,8 +1,8 @@
 #include "stages/torch_executor.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
@@ -193,8 +193,8 @@ class TorchExecutorImpl : public TorchExecutor {
  private:
   // What forward left for backward.
   struct Held {
-    at::Tensor input;       // leaf that gets the input gradient; undefined at the first stage
-    at::Tensor root;        // [n, T, width]; at the last stage the losses of the tokens
+    at::Tensor input;  // leaf that gets the input gradient; undefined at the first stage
+    at::Tensor root;   // [n, T, width]; at the last stage the losses of the tokens
     double loss_sum = 0.0;
     int64_t tokens = 0;
     uint64_t generation = 0;  // of the parameters it was computed with
@@ -310,8 +310,8 @@ class TorchExecutorImpl : public TorchExecutor {
     return output;
   }
 
-  // Makes every parameter's gradient a view into `sum`, where autograd then adds in place; none if it
-  // is undefined.
+  // Makes every parameter's gradient a view into `sum`, where autograd then adds in place; none if
+  // it is undefined.
   void PointGradientsAt(const at::Tensor& sum) {
     if (sum.is_same(pointed_at_)) return;
     pointed_at_ = sum;
@@ -339,9 +339,9 @@ class TorchExecutorImpl : public TorchExecutor {
 absl::StatusOr<std::unique_ptr<TorchExecutor>> TorchExecutor::Create(const Options& options) {
   const LayerRange layers = options.layers;
   if (layers.begin < 0 || layers.begin >= layers.end || layers.end > options.model.layers) {
-    return absl::InvalidArgumentError(
-        "layers " + std::to_string(layers.begin) + " to " + std::to_string(layers.end) +
-        " of a model with " + std::to_string(options.model.layers));
+    return absl::InvalidArgumentError("layers " + std::to_string(layers.begin) + " to " +
+                                      std::to_string(layers.end) + " of a model with " +
+                                      std::to_string(options.model.layers));
   }
   StageLayout layout = ModelStageLayout(options.model, layers);
   at::Tensor state;

@@ -8,14 +8,14 @@
 //   STARLING_ASSIGN_OR_RETURN(auto executor, TorchExecutor::Create(options));
 //   STARLING_RETURN_IF_ERROR(executor->Load(InitialState(executor->layout(), seed)).status());
 //
-// Parameters, moments and every segment are flat fp32 runs. Backward accumulates parameter gradients in
-// place in the segment's run, without a copy per microbatch; Read of one segment hands out those
-// bytes themselves. A backward whose parameters have changed since its forward is refused (failed
-// precondition). A loss that is not finite is IsNonFiniteLoss() (stages/non_finite.h); nothing is then
-// kept of the microbatch.
+// Parameters, moments and every segment are flat fp32 runs. Backward accumulates parameter
+// gradients in place in the segment's run, without a copy per microbatch; Read of one segment hands
+// out those bytes themselves. A backward whose parameters have changed since its forward is refused
+// (failed precondition). A loss that is not finite is IsNonFiniteLoss() (stages/non_finite.h);
+// nothing is then kept of the microbatch.
 //
-// On "cuda:N" passes run there, but the update runs on the host, to the bit as everywhere: the state
-// travels there and back, which is slow but right.
+// On "cuda:N" passes run there, but the update runs on the host, to the bit as everywhere: the
+// state travels there and back, which is slow but right.
 //
 // Beyond StageExecutor's errors: resource exhausted = the device is out of memory.
 #ifndef STARLING_STAGES_TORCH_EXECUTOR_H_

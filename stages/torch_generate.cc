@@ -27,7 +27,8 @@ class GeneratorImpl : public Generator {
  public:
   GeneratorImpl(const ModelConfig& model, const StageLayout& layout, const at::Tensor& flat,
                 int threads)
-      : config_(model), model_(model, LayerRange{0, model.layers}, layout, flat),
+      : config_(model),
+        model_(model, LayerRange{0, model.layers}, layout, flat),
         threads_(threads) {}
 
   absl::Status Begin(const std::vector<int32_t>& prompt, const Sampling& sampling) override {
@@ -50,10 +51,9 @@ class GeneratorImpl : public Generator {
 
   absl::StatusOr<int32_t> Next() override {
     if (text_.empty()) return absl::FailedPreconditionError("generation has not begun");
-    STARLING_ASSIGN_OR_RETURN(const std::vector<float> logits,
-                              CatchTorch([&]() -> absl::StatusOr<std::vector<float>> {
-                                return LastLogits();
-                              }));
+    STARLING_ASSIGN_OR_RETURN(
+        const std::vector<float> logits,
+        CatchTorch([&]() -> absl::StatusOr<std::vector<float>> { return LastLogits(); }));
     for (float logit : logits) {
       if (!std::isfinite(logit)) return absl::InternalError("the model gives no finite number");
     }
@@ -70,8 +70,8 @@ class GeneratorImpl : public Generator {
       text_.erase(text_.begin(), text_.end() - config_.context);
     }
     const int64_t tokens = static_cast<int64_t>(text_.size());
-    const at::Tensor input = at::from_blob(text_.data(), {1, tokens},
-                                           at::TensorOptions().dtype(at::kLong));
+    const at::Tensor input =
+        at::from_blob(text_.data(), {1, tokens}, at::TensorOptions().dtype(at::kLong));
     const at::Tensor hidden = model_.Forward(input, {});
     const at::Tensor logits = model_.Logits(hidden.narrow(1, tokens - 1, 1)).contiguous();
     const float* values = logits.data_ptr<float>();
@@ -122,9 +122,9 @@ absl::StatusOr<std::unique_ptr<Generator>> Generator::Create(const ModelConfig& 
   const int64_t count = parameters.element_count();
   if (parameters.dtype() != DType::kF32 ||
       (count != layout.size && count != kStatePlanes * layout.size)) {
-    return absl::InvalidArgumentError(
-        "the model has " + std::to_string(layout.size) + " parameters, padding included; given are " +
-        std::to_string(count) + " " + ToString(parameters.dtype()));
+    return absl::InvalidArgumentError("the model has " + std::to_string(layout.size) +
+                                      " parameters, padding included; given are " +
+                                      std::to_string(count) + " " + ToString(parameters.dtype()));
   }
   return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<Generator>> {
     const at::Tensor flat = TensorOver(parameters).reshape({-1}).narrow(0, 0, layout.size);

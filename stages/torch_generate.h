@@ -30,14 +30,15 @@ class Generator {
  public:
   virtual ~Generator() = default;
 
-  // `parameters` is the flat run of WholeModelLayout(model), f32 [size], or a whole state of it, f32
-  // [kStatePlanes * size]; its bytes are shared, not copied, where aligned.
+  // `parameters` is the flat run of WholeModelLayout(model), f32 [size], or a whole state of it,
+  // f32 [kStatePlanes * size]; its bytes are shared, not copied, where aligned.
   //   invalid argument: another size or dtype.
   static absl::StatusOr<std::unique_ptr<Generator>> Create(const ModelConfig& model,
                                                            const Blob& parameters, int threads);
 
   // Starts over behind a prompt.
-  //   invalid argument: it is empty or has a token outside the vocabulary, or the sampling is not one.
+  //   invalid argument: it is empty or has a token outside the vocabulary, or the sampling is not
+  //   one.
   virtual absl::Status Begin(const std::vector<int32_t>& prompt, const Sampling& sampling) = 0;
 
   // The next token, which the following ones then build on.

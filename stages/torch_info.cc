@@ -25,7 +25,8 @@ std::string Capability(const std::string& config) {
 
 BlasKind KindOf(const std::string& path) {
   if (Contains(path, "openblas")) {
-    if (Contains(path, "openmp") || Contains(path, "libopenblaso")) return BlasKind::kOpenBlasOpenMp;
+    if (Contains(path, "openmp") || Contains(path, "libopenblaso"))
+      return BlasKind::kOpenBlasOpenMp;
     return Contains(path, "pthread") ? BlasKind::kOpenBlasPthread : BlasKind::kOpenBlasOther;
   }
   return Contains(path, "/blas/") ? BlasKind::kReference : BlasKind::kOther;
@@ -71,11 +72,13 @@ TorchInfo ReadTorchInfo() {
 std::string BlasAdvice(BlasKind kind) {
   switch (kind) {
     case BlasKind::kOpenBlasPthread:
-      return "OpenBLAS with its own threads is in use, which does not obey thread settings; on Debian: "
+      return "OpenBLAS with its own threads is in use, which does not obey thread settings; on "
+             "Debian: "
              "apt-get install libopenblas0-openmp, and update-alternatives --config "
              "libblas.so.3-x86_64-linux-gnu";
     case BlasKind::kReference:
-      return "the reference BLAS is in use, which is several times slower; on Debian: apt-get install "
+      return "the reference BLAS is in use, which is several times slower; on Debian: apt-get "
+             "install "
              "libopenblas0-openmp";
     case BlasKind::kOpenBlasOpenMp:
     case BlasKind::kOpenBlasOther:

@@ -19,8 +19,8 @@ struct TorchInfo {
   std::string version;     // "1.13.1"
   std::string capability;  // vector instructions in use: "AVX2", "AVX512", "NO AVX"
   BlasKind blas = BlasKind::kOther;
-  std::string blas_path;   // of the library that is really mapped; empty if built in
-  int threads = 0;         // what an operator would use on this thread
+  std::string blas_path;  // of the library that is really mapped; empty if built in
+  int threads = 0;        // what an operator would use on this thread
 };
 
 TorchInfo ReadTorchInfo();

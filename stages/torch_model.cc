@@ -55,11 +55,10 @@ TorchModel::TorchModel(const ModelConfig& config, LayerRange range, const StageL
   norm_ = linear("norm");
   for (int64_t index = range.begin; index < range.end; ++index) {
     const std::string prefix = "layers." + std::to_string(index) + ".";
-    layers_.push_back(Layer{linear(prefix + "norm1"), linear(prefix + "attention.q"),
-                            linear(prefix + "attention.k"), linear(prefix + "attention.v"),
-                            linear(prefix + "attention.o"), linear(prefix + "norm2"),
-                            linear(prefix + "mlp.gate"), linear(prefix + "mlp.up"),
-                            linear(prefix + "mlp.down")});
+    layers_.push_back(Layer{
+        linear(prefix + "norm1"), linear(prefix + "attention.q"), linear(prefix + "attention.k"),
+        linear(prefix + "attention.v"), linear(prefix + "attention.o"), linear(prefix + "norm2"),
+        linear(prefix + "mlp.gate"), linear(prefix + "mlp.up"), linear(prefix + "mlp.down")});
   }
 }
 
@@ -97,10 +96,9 @@ at::Tensor TorchModel::Attention(const Layer& layer, const at::Tensor& x, int64_
 
 at::Tensor TorchModel::Mlp(const Layer& layer, const at::Tensor& x) const {
   const at::Tensor up = Apply(layer.up.weight, layer.up.bias, x);
-  const at::Tensor hidden =
-      config_.mlp == MlpKind::kGelu
-          ? at::gelu(up, "tanh")
-          : SwiGlu(Apply(layer.gate.weight, layer.gate.bias, x), up);
+  const at::Tensor hidden = config_.mlp == MlpKind::kGelu
+                                ? at::gelu(up, "tanh")
+                                : SwiGlu(Apply(layer.gate.weight, layer.gate.bias, x), up);
   return Apply(layer.down.weight, layer.down.bias, hidden);
 }
 

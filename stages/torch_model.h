@@ -5,7 +5,8 @@
 // buffer, so an update of the buffer is an update of the model. The forward is a pure function of
 // (parameters, input, dropout key).
 //
-// Not thread-safe: used on the compute thread only. Errors: throws c10::Error; the executor catches.
+// Not thread-safe: used on the compute thread only. Errors: throws c10::Error; the executor
+// catches.
 #ifndef STARLING_STAGES_TORCH_MODEL_H_
 #define STARLING_STAGES_TORCH_MODEL_H_
 
@@ -43,8 +44,8 @@ class TorchModel {
   bool first_stage() const { return range_.begin == 0; }
   bool last_stage() const { return range_.end == config_.layers; }
 
-  // First stage: int64 [n, T] tokens; others: [n, T, width]. Gives [n, T, width] before the final norm.
-  // No dropout without a draw.
+  // First stage: int64 [n, T] tokens; others: [n, T, width]. Gives [n, T, width] before the final
+  // norm. No dropout without a draw.
   at::Tensor Forward(const at::Tensor& input, const std::optional<DropoutDraw>& draw);
 
   // Last stage: final norm and head. [n, T, width] -> [n * T, vocabulary].
@@ -71,8 +72,8 @@ class TorchModel {
   at::Tensor Attention(const Layer& layer, const at::Tensor& x, int64_t sequences,
                        const Tables& tables) const;
   at::Tensor Mlp(const Layer& layer, const at::Tensor& x) const;
-  at::Tensor Dropped(const at::Tensor& x, int64_t sequences,
-                     const std::optional<DropoutDraw>& draw, int64_t layer, DropoutSite site) const;
+  at::Tensor Dropped(const at::Tensor& x, int64_t sequences, const std::optional<DropoutDraw>& draw,
+                     int64_t layer, DropoutSite site) const;
   const Tables& TablesFor(int64_t tokens);
 
   const ModelConfig config_;

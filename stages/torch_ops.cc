@@ -33,8 +33,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-// Rows that one thread takes at a time. The gradient of a norm's weight is summed block by block, so
-// it does not depend on the number of threads.
+// Rows that one thread takes at a time. The gradient of a norm's weight is summed block by block,
+// so it does not depend on the number of threads.
 constexpr int64_t kRowBlock = 64;
 
 bool OnHost(const at::Tensor& x) {
@@ -62,9 +62,9 @@ class RmsNormFunction : public Function<RmsNormFunction> {
     WithType(x, [&](auto zero) {
       using T = decltype(zero);
       at::parallel_for(0, rows, kRowBlock, [&](int64_t begin, int64_t end) {
-        RmsNormForward<T>(end - begin, width, x.data_ptr<T>() + begin * width,
-                          weight.data_ptr<T>(), static_cast<T>(epsilon),
-                          out.data_ptr<T>() + begin * width, inverse.data_ptr<T>() + begin);
+        RmsNormForward<T>(end - begin, width, x.data_ptr<T>() + begin * width, weight.data_ptr<T>(),
+                          static_cast<T>(epsilon), out.data_ptr<T>() + begin * width,
+                          inverse.data_ptr<T>() + begin);
       });
     });
     context->save_for_backward({x, weight, inverse});
@@ -84,9 +84,9 @@ class RmsNormFunction : public Function<RmsNormFunction> {
       at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
         for (int64_t block = begin; block < end; ++block) {
           const int64_t row = block * kRowBlock;
-          RmsNormBackward<T>(std::min(kRowBlock, rows - row), width,
-                             x.data_ptr<T>() + row * width, weight.data_ptr<T>(),
-                             inverse.data_ptr<T>() + row, gradient.data_ptr<T>() + row * width,
+          RmsNormBackward<T>(std::min(kRowBlock, rows - row), width, x.data_ptr<T>() + row * width,
+                             weight.data_ptr<T>(), inverse.data_ptr<T>() + row,
+                             gradient.data_ptr<T>() + row * width,
                              x_gradient.data_ptr<T>() + row * width,
                              partial.data_ptr<T>() + block * width);
         }

@@ -16,14 +16,15 @@ at::Tensor RmsNormPlain(const at::Tensor& x, const at::Tensor& weight, double ep
 // silu(gate) * up (Shazeer 2020, without biases).
 at::Tensor SwiGlu(const at::Tensor& gate, const at::Tensor& up);
 
-// Rotary positions (Su et al. 2021) in the half-split convention of Llama's public weights: element i
-// of a head is paired with element i + D/2. x is [n, T, heads, D]; cosine and sine are [T, 1, D/2].
+// Rotary positions (Su et al. 2021) in the half-split convention of Llama's public weights: element
+// i of a head is paired with element i + D/2. x is [n, T, heads, D]; cosine and sine are [T, 1,
+// D/2].
 at::Tensor Rope(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine);
 at::Tensor RopePlain(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine);
 
-// Causal attention with scale 1/sqrt(D). q is [n, T, heads, D], k and v are [n, T, kv_heads, D]; query
-// head h reads key/value head h / (heads / kv_heads). `mask` is [T, T]: 0 where a query may look, minus
-// infinity elsewhere. Gives [n, T, heads, D].
+// Causal attention with scale 1/sqrt(D). q is [n, T, heads, D], k and v are [n, T, kv_heads, D];
+// query head h reads key/value head h / (heads / kv_heads). `mask` is [T, T]: 0 where a query may
+// look, minus infinity elsewhere. Gives [n, T, heads, D].
 //
 // The first is spelled out in matrix products, the second is LibTorch's own; CausalAttention is the
 // first with 1.13, which has no fused one for the host, and the second from 2.0 on.

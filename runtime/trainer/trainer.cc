@@ -14,6 +14,7 @@
 namespace starling {
 namespace {
 
+constexpr absl::Duration kSayWhatIsMissing = absl::Seconds(10);
 constexpr char kCameBack[] = "it came back and asked to be let in again";
 
 }  // namespace
@@ -311,9 +312,12 @@ std::optional<Admission::LoadTarget> Trainer::FindLoadTarget(
 }
 
 std::string Trainer::WaitingFor() const {
-  if (phase_ == Phase::kEnding) return "";
+  if (phase_ == Phase::kEnding || admitting_) return "";
+  // At the start replicas are on their way.
+  const bool starting = phase_ == Phase::kGathering;
+  if (starting && env_->Now() - gathering_since_ < kSayWhatIsMissing) return "";
   std::vector<uint32_t> counts = swarm_.CountPerStage();
-  const std::vector<uint32_t> joining = admission_.LoadedPerStage();
+  const std::vector<uint32_t> joining = admission_.CountPerStage();
   std::vector<std::string> missing;
   for (size_t stage = 0; stage < counts.size(); ++stage) {
     if (counts[stage] + joining[stage] == 0) missing.push_back(absl::StrCat(stage));

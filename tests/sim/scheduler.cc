@@ -35,7 +35,9 @@ absl::Time Scheduler::FromNanos(int64_t nanos) { return Origin() + absl::Nanosec
 
 int64_t Scheduler::ToNanos(absl::Time time) {
   if (time == absl::InfiniteFuture()) return kNever;
-  return absl::ToInt64Nanoseconds(time - Origin());  // saturates
+  // Rounded up: a timer may run late, never early.
+  const absl::Duration since = absl::Ceil(time - Origin(), absl::Nanoseconds(1));
+  return absl::ToInt64Nanoseconds(since);  // saturates
 }
 
 Scheduler::EventId Scheduler::At(absl::Time when, NodeId node, EventKind kind, const char* what,

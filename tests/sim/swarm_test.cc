@@ -41,5 +41,162 @@ TEST(SwarmTest, NothingFailsAndEveryStepIsDecidedOnce) {
   }
 }
 
+
+TEST(SwarmTest, SameSeedGivesTheSameTrace) {
+  const auto run = [](uint64_t seed) {
+    SwarmOptions options = SwarmOptions::Drawn(seed);
+    options.faults = 3;
+    SwarmWorld swarm(options);
+    swarm.RunToEnd();
+    return swarm.world().trace().hash();
+  };
+  EXPECT_EQ(run(5), run(5));
+  EXPECT_NE(run(5), run(6));
+}
+
+TEST(SwarmTest, ReplicaOfEachStageDiesInMidStepAndItsWorkIsReplayed) {
+  for (uint32_t stage : {0u, 1u, 2u}) {
+    SwarmWorld swarm(Calm());
+    ASSERT_TRUE(swarm.RunUntil([&] {
+      return swarm.trainer() != nullptr && Value(swarm.trainer()->version()) == 2;
+    }));
+    swarm.world().At(absl::Milliseconds(30), [&] { swarm.world().Crash(swarm.peer_node(stage, 0)); });
+    swarm.world().Restart(swarm.peer_node(stage, 0), absl::Seconds(1), true);
+    ExpectGoodEnd(swarm);
+    EXPECT_EQ(swarm.checkers().count("peer_lost"), 1u) << swarm.Report();
+    EXPECT_EQ(swarm.checkers().count("replayed"), 1u) << swarm.Report();
+    EXPECT_EQ(swarm.checkers().count("era_began"), 1u) << swarm.Report();
+  }
+}
+
+TEST(SwarmTest, ReplicaDiesAtEveryMomentOfAStepAndTheStepIsStillOneMachines) {
+  // A step takes about 100 ms here; a crash at each millisecond meets every phase.
+  for (int at_ms = 0; at_ms < 160; at_ms += 1) {
+    for (uint32_t stage : {0u, 1u, 2u}) {
+      SwarmOptions options = Calm();
+      options.steps = 4;
+      options.eval_every = 2;
+      SwarmWorld swarm(options);
+      ASSERT_TRUE(swarm.RunUntil([&] { return swarm.steps().size() == 1; }));
+      swarm.world().At(absl::Milliseconds(at_ms), [&] {
+        swarm.world().Crash(swarm.peer_node(stage, 1));
+        swarm.world().Restart(swarm.peer_node(stage, 1), absl::Milliseconds(100), true);
+      });
+      const bool ended = swarm.RunToEnd();
+      ASSERT_TRUE(ended) << at_ms << " ms, stage " << stage << "\n" << swarm.Report();
+      ASSERT_THAT(swarm.violations(), IsEmpty()) << swarm.Report();
+    }
+  }
+}
+
+TEST(SwarmTest, TwoReplicasOfNeighbouringStagesDieAtOnce) {
+  for (int at_ms = 0; at_ms < 120; at_ms += 7) {
+    SwarmWorld swarm(Calm());
+    ASSERT_TRUE(swarm.RunUntil([&] { return swarm.steps().size() == 1; }));
+    swarm.world().At(absl::Milliseconds(at_ms), [&] {
+      for (uint32_t stage : {1u, 2u}) {
+        swarm.world().Crash(swarm.peer_node(stage, 0));
+        swarm.world().Restart(swarm.peer_node(stage, 0), absl::Milliseconds(200), true);
+      }
+    });
+    ExpectGoodEnd(swarm);
+  }
+}
+
+TEST(SwarmTest, LastReplicaOfAStageDiesAndEveryoneReturnsToTheCheckpoint) {
+  SwarmWorld swarm(Calm(3, 1));
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.steps().size() == 3; }));
+  swarm.world().Crash(swarm.peer_node(1, 0));
+  swarm.world().Restart(swarm.peer_node(1, 0), absl::Seconds(1), true);
+  ExpectGoodEnd(swarm);
+  EXPECT_EQ(swarm.checkers().count("state_lost"), 1u);
+  EXPECT_EQ(swarm.checkers().count("era_began"), 2u);
+  EXPECT_EQ(Value(swarm.steps().back().step), 6u);
+}
+
+TEST(SwarmTest, ReplicaStallsBeyondTheDeadlineAndComesBackAsAnother) {
+  SwarmWorld swarm(Calm());
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.steps().size() == 2; }));
+  swarm.world().Stall(swarm.peer_node(1, 0), absl::Seconds(20));
+  swarm.world().At(absl::Seconds(21), [] {});
+  ExpectGoodEnd(swarm);
+  EXPECT_EQ(swarm.checkers().count("peer_lost"), 1u) << swarm.Report();
+}
+
+TEST(SwarmTest, NewReplicaJoinsWhileTheSwarmTrains) {
+  SwarmOptions options = Calm();
+  options.steps = 20;
+  SwarmWorld swarm(options);
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.steps().size() == 2; }));
+  swarm.AddPeer(1);
+  ExpectGoodEnd(swarm);
+  EXPECT_EQ(swarm.steps().back().replicas, (std::vector<uint32_t>{2, 3, 2}));
+}
+
+TEST(SwarmTest, EverythingIsKilledAndTheResumedRunTakesTheSameSteps) {
+  for (int at_ms = 300; at_ms < 1500; at_ms += 50) {
+    SwarmOptions options = Calm();
+    options.world.seed = static_cast<uint64_t>(at_ms);
+    SwarmWorld swarm(options);
+    swarm.world().At(absl::Milliseconds(at_ms), [&] {
+      for (uint32_t i = 0; i < 6; ++i) swarm.world().Crash(swarm.peer_node(i / 2, i % 2));
+      swarm.world().Crash(swarm.trainer_node());
+      swarm.world().Restart(swarm.trainer_node(), absl::Seconds(1));
+      for (uint32_t i = 0; i < 6; ++i) {
+        swarm.world().Restart(swarm.peer_node(i / 2, i % 2), absl::Seconds(1), true);
+      }
+    });
+    ExpectGoodEnd(swarm);
+    EXPECT_EQ(Value(swarm.steps().back().step), 6u);
+  }
+}
+
+TEST(SwarmTest, RequestsAndRepliesAreLostAndEveryStepIsDecidedOnce) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SwarmOptions options = Calm();
+    options.world.seed = seed;
+    options.world.network.loss = 0.03;
+    SwarmWorld swarm(options);
+    ExpectGoodEnd(swarm);
+  }
+}
+
+// One planted mistake of one replica, once. The checkers must see it.
+void ExpectMistakeIsFound(Mistake mistake) {
+  SwarmWorld swarm(Calm());
+  bool planted = false;
+  swarm.world().faults(swarm.peer_node(1, 0)).mistake = [&](StageId, const WorkId& work) {
+    if (planted || work.id.step != Step{3}) return Mistake::kNone;
+    planted = true;
+    return mistake;
+  };
+  swarm.RunToEnd();
+  EXPECT_TRUE(planted);
+  EXPECT_THAT(swarm.violations(), Not(IsEmpty())) << swarm.Report();
+}
+
+TEST(PlantedMistakeTest, MicrobatchCountedTwiceIsFound) { ExpectMistakeIsFound(Mistake::kCountTwice); }
+TEST(PlantedMistakeTest, MicrobatchNeverCountedIsFound) { ExpectMistakeIsFound(Mistake::kCountNever); }
+TEST(PlantedMistakeTest, MicrobatchCountedAgainAfterTheSealIsFound) {
+  ExpectMistakeIsFound(Mistake::kCountAgainAfterSeal);
+}
+
+// STARLING_SIM_SEEDS=FIRST:COUNT searches elsewhere and longer (docs/testing.md).
+TEST(SwarmSearchTest, DrawnWorldsEndWellAndWithoutViolation) {
+  uint64_t first = 1;
+  uint64_t count = 60;
+  if (const char* range = std::getenv("STARLING_SIM_SEEDS")) {
+    char* rest = nullptr;
+    first = std::strtoull(range, &rest, 10);
+    if (rest != nullptr && *rest == ':') count = std::strtoull(rest + 1, nullptr, 10);
+  }
+  for (uint64_t seed = first; seed < first + count; ++seed) {
+    SwarmWorld swarm(SwarmOptions::Drawn(seed));
+    const bool ended = swarm.RunToEnd(absl::Minutes(30));
+    ASSERT_TRUE(ended) << "seed " << seed << "\n" << swarm.Report();
+    ASSERT_THAT(swarm.violations(), IsEmpty()) << "seed " << seed << "\n" << swarm.Report();
+  }
+}
+
 }  // namespace
 }  // namespace starling::sim

@@ -14,6 +14,7 @@ namespace {
 constexpr char kRunDirectory[] = "run";
 constexpr int64_t kTokens = 4;  // per sequence, one sequence per microbatch
 constexpr RunId kRun{77};
+constexpr uint64_t kEventLimit = 2'000'000;
 
 // Tokens are a pure function of (step, index).
 class SimFeed : public DataFeed {
@@ -257,6 +258,7 @@ bool SwarmWorld::RunUntil(const std::function<bool()>& condition, absl::Duration
   RunLimits limits;
   limits.until = condition;
   limits.deadline = world_.Now() + limit;
+  limits.max_events = kEventLimit;  // a storm of messages is a failure too
   return world_.Run(limits) == RunEnd::kConditionHolds;
 }
 

@@ -38,12 +38,12 @@ std::vector<std::string> Names(const StageLayout& layout) {
 
 TEST(ModelLayoutTest, LlamaShapedMiddleStageHasItsLayersOnly) {
   const StageLayout layout = ModelStageLayout(SmallModel(), LayerRange{1, 2});
-  EXPECT_THAT(Names(layout),
-              ElementsAre("layers.1.attention.k.weight", "layers.1.attention.o.weight",
-                          "layers.1.attention.q.weight", "layers.1.attention.v.weight",
-                          "layers.1.mlp.down.weight", "layers.1.mlp.gate.weight",
-                          "layers.1.mlp.up.weight", "layers.1.norm1.weight",
-                          "layers.1.norm2.weight"));
+  EXPECT_THAT(
+      Names(layout),
+      ElementsAre("layers.1.attention.k.weight", "layers.1.attention.o.weight",
+                  "layers.1.attention.q.weight", "layers.1.attention.v.weight",
+                  "layers.1.mlp.down.weight", "layers.1.mlp.gate.weight", "layers.1.mlp.up.weight",
+                  "layers.1.norm1.weight", "layers.1.norm2.weight"));
 }
 
 TEST(ModelLayoutTest, GptShapedModelHasBiasesPositionsAndNoGate) {

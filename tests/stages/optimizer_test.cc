@@ -113,14 +113,13 @@ TEST(OptimizerTest, ZeroStateAndGradientStayZeroWithoutEpsilon) {
   scalars.epsilon = 0.0f;
   std::vector<float> state(static_cast<size_t>(kStatePlanes * layout.size), 0.0f);
   std::vector<float> gradient(static_cast<size_t>(layout.size), 1.0f);
-  ASSERT_TRUE(
-      ApplyAdamW(layout, scalars, {Blob::OfFloats(gradient)}, absl::MakeSpan(state)).ok());
+  ASSERT_TRUE(ApplyAdamW(layout, scalars, {Blob::OfFloats(gradient)}, absl::MakeSpan(state)).ok());
   EXPECT_EQ(state[35], 0.0f);  // the gap behind the matrix
   EXPECT_NE(state[34], 0.0f);
 }
 
-// If this fails after a change of compiler, flags or machine, replicas built that way would part from
-// the others bit by bit. Only a change of the formula itself may change the literal.
+// If this fails after a change of compiler, flags or machine, replicas built that way would part
+// from the others bit by bit. Only a change of the formula itself may change the literal.
 TEST(OptimizerTest, GoldenHashIsPinned) {
   EXPECT_EQ(ToHex(OptimizerGoldenHash()), kOptimizerGoldenHash);
 }

@@ -62,9 +62,10 @@ class TorchExecutorTest : public ::testing::Test {
 
   void Add(uint32_t index, SegmentId segment, uint64_t text) {
     const WorkId work = TrainWork(index);
-    ASSERT_TRUE(whole_->Forward(Input(work, DrawTokens(text, 2, config_),
-                                      DrawTokens(text + 100, 2, config_)))
-                    .ok());
+    ASSERT_TRUE(
+        whole_
+            ->Forward(Input(work, DrawTokens(text, 2, config_), DrawTokens(text + 100, 2, config_)))
+            .ok());
     ASSERT_TRUE(whole_->Backward(Into(work, segment)).ok());
   }
 
@@ -407,8 +408,7 @@ class SingleProcessTest : public ::testing::Test {
   }
 
   SingleProcess Trainer() {
-    return SingleProcess(config_, executor_.get(),
-                         [this](MicrobatchId id) { return Batch(id); });
+    return SingleProcess(config_, executor_.get(), [this](MicrobatchId id) { return Batch(id); });
   }
 
   RunConfig config_;

@@ -1,7 +1,8 @@
-// The model itself: its gradients against finite differences, its operators against others', and its
-// layers' independence of cuts and microbatches.
+// The model itself: its gradients against finite differences, its operators against others', and
+// its layers' independence of cuts and microbatches.
 #include "stages/torch_model.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/from_blob.h>
@@ -171,8 +172,46 @@ TEST(TorchOpsTest, BuiltInAttentionEqualsOurs) {
     const at::Tensor k = DrawTensor(2, {2, 7, kv_heads, 8}, at::kFloat);
     const at::Tensor v = DrawTensor(3, {2, 7, kv_heads, 8}, at::kFloat);
     const at::Tensor mask = at::full({7, 7}, -std::numeric_limits<float>::infinity()).triu_(1);
-    ExpectSame({q, k, v}, [&] { return CausalAttentionPlain(q, k, v, mask); },
-               [&] { return CausalAttentionBuiltIn(q, k, v); });
+    ExpectSame(
+        {q, k, v}, [&] { return CausalAttentionPlain(q, k, v, mask); },
+        [&] { return CausalAttentionBuiltIn(q, k, v); });
+  }
+}
+
+TEST(TorchOpsTest, RmsNormEqualsItsPlainForm) {
+  for (at::ScalarType type : {at::kFloat, at::kDouble}) {
+    const at::Tensor x = DrawTensor(1, {150, 37}, type);  // more than two blocks of rows, odd width
+    const at::Tensor weight = DrawTensor(2, {37}, type);
+    ExpectSame(
+        {x, weight}, [&] { return RmsNorm(x, weight, 1e-5); },
+        [&] { return RmsNormPlain(x, weight, 1e-5); });
+  }
+}
+
+TEST(TorchOpsTest, RopeEqualsItsPlainForm) {
+  for (at::ScalarType type : {at::kFloat, at::kDouble}) {
+    const at::Tensor x = DrawTensor(1, {3, 40, 2, 10}, type);
+    const at::Tensor angles = DrawTensor(2, {40, 1, 5}, type).detach() * 6.0;
+    ExpectSame(
+        {x}, [&] { return Rope(x, angles.cos(), angles.sin()); },
+        [&] { return RopePlain(x, angles.cos(), angles.sin()); });
+  }
+}
+
+TEST(TorchOpsTest, NumberOfThreadsDoesNotChangeRowsOrWeightGradient) {
+  const at::Tensor x = DrawTensor(1, {200, 64}, at::kFloat);
+  const at::Tensor weight = DrawTensor(2, {64}, at::kFloat);
+  std::vector<std::vector<at::Tensor>> results;
+  for (int threads : {1, 2}) {
+    at::set_num_threads(threads);
+    const at::Tensor out = RmsNorm(x, weight, 1e-5);
+    auto gradients = torch::autograd::grad({out}, {x, weight}, {x.detach()});
+    gradients.push_back(out);
+    results.push_back(gradients);
+  }
+  at::set_num_threads(1);
+  for (size_t i = 0; i < results[0].size(); ++i) {
+    EXPECT_TRUE(results[0][i].equal(results[1][i]));
   }
 }
 
@@ -189,8 +228,8 @@ TEST(TorchModelTest, LaterTokensDoNotChangeEarlierOutputs) {
   EXPECT_FALSE(before.narrow(1, 5, 1).equal(after.narrow(1, 5, 1)));
 }
 
-// Rotating by position makes scores a function of distance: shifting queries and keys together by one
-// place must not change their products.
+// Rotating by position makes scores a function of distance: shifting queries and keys together by
+// one place must not change their products.
 TEST(TorchOpsTest, RopeDependsOnDistanceOnly) {
   const ModelConfig config = TinyModel();
   const int64_t half = config.head_width() / 2;

@@ -1,9 +1,11 @@
-// What the tests of stages/torch_* share: small models, made-up text, and a chain of stages run by hand.
+// What the tests of stages/torch_* share: small models, made-up text, and a chain of stages run by
+// hand.
 #ifndef STARLING_TESTS_STAGES_TORCH_TESTING_H_
 #define STARLING_TESTS_STAGES_TORCH_TESTING_H_
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -115,7 +117,8 @@ class Chain {
     return loss;
   }
 
-  // The gradient of every tensor of every stage, after sealing, in the order of the whole model's names.
+  // The gradient of every tensor of every stage, after sealing, in the order of the whole model's
+  // names.
   std::vector<std::pair<std::string, std::vector<float>>> Gradients(Step step = Step{1}) {
     std::vector<std::pair<std::string, std::vector<float>>> result;
     for (auto& stage : stages_) {
@@ -124,8 +127,9 @@ class Chain {
       STARLING_CHECK(sum.ok());
       const auto values = sum->gradient.As<float>();
       for (const TensorSpec& spec : stage->layout().tensors) {
-        result.emplace_back(spec.name, std::vector<float>(values.begin() + spec.offset,
-                                                          values.begin() + spec.offset + spec.count));
+        result.emplace_back(spec.name,
+                            std::vector<float>(values.begin() + spec.offset,
+                                               values.begin() + spec.offset + spec.count));
       }
     }
     std::sort(result.begin(), result.end());

@@ -1,0 +1,253 @@
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "runtime/app/child_process.h"
+#include "runtime/app/commands.h"
+#include "runtime/app/version.h"
+
+namespace starling {
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+
+constexpr char kExamples[] =
+    "\nExamples:\n"
+    "  starling train examples/tiny.toml                      train on this machine\n"
+    "  starling train examples/tiny.toml --train.steps=50     any key of the run file\n"
+    "  starling stage --join tcp://127.0.0.1:40001            one replica more\n"
+    "  starling status runs/20260101-120000                   who serves what\n"
+    "  starling resume runs/20260101-120000 --train.steps=400\n"
+    "  starling generate runs/20260101-120000 --prompt \"class \"\n"
+    "  starling doctor                                        why does it not work?\n";
+
+// What was asked for: a function that does it, and whether it needs LibTorch.
+struct Chosen {
+  std::function<absl::Status()> run;
+  bool needs_torch = false;
+};
+
+// "--section.key=value" arguments that no option took, without their dashes.
+absl::StatusOr<std::vector<std::string>> OverridesIn(const std::vector<std::string>& extras) {
+  std::vector<std::string> overrides;
+  for (const std::string& extra : extras) {
+    const size_t equals = extra.find('=');
+    const size_t dot = extra.find('.');
+    const bool dashes = extra.size() > 2 && extra.compare(0, 2, "--") == 0;
+    if (!dashes || equals == std::string::npos || dot == std::string::npos || dot > equals) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "unknown argument ", extra,
+          dashes && dot != std::string::npos ? ": give keys of the run file as --section.key=value"
+                                             : ": see --help"));
+    }
+    overrides.push_back(extra.substr(2));
+  }
+  return overrides;
+}
+
+class CommandLine {
+ public:
+  CommandLine(std::string program, const TorchCommands* torch)
+      : torch_(torch), app_("Starling trains one model on many unreliable machines.", "starling") {
+    train_.program = resume_.program = stage_.program = std::move(program);
+    app_.footer(kExamples);
+    app_.require_subcommand(1);
+    app_.set_version_flag("--version", std::string("starling ") + StarlingVersion());
+    AddTrain();
+    AddResume();
+    AddStage();
+    AddStatus();
+    AddGenerate();
+    AddDoctor();
+    AddConfig();
+    AddCheckpoint();
+  }
+
+  CLI::App& app() { return app_; }
+  const Chosen& chosen() const { return chosen_; }
+
+ private:
+  // Run-file keys are taken from what is left over.
+  CLI::App* AddWithOverrides(CLI::App* parent, const std::string& name, const std::string& what,
+                             std::vector<std::string>* overrides,
+                             std::function<absl::Status()> run) {
+    CLI::App* const command = parent->add_subcommand(name, what);
+    command->allow_extras();
+    command->footer(
+        "\nEvery key of the run file can be given as --section.key=value; "
+        "examples/all_keys.toml explains them.\n");
+    command->callback([this, command, overrides, run = std::move(run)] {
+      const auto found = OverridesIn(command->remaining());
+      if (found.ok()) *overrides = *found;
+      chosen_.run = [run, status = found.status()] { return status.ok() ? run() : status; };
+    });
+    return command;
+  }
+
+  void AddTrain() {
+    CLI::App* const command = AddWithOverrides(&app_, "train", "Start a run", &train_.overrides,
+                                               [this] { return Train(train_, torch_); });
+    command->add_option("run_file", train_.run_file, "The run file (TOML)")->required();
+    command->add_option("--run-dir", train_.run_directory,
+                        "Where the run is kept; default runs/<date>-<time>");
+    command->add_flag_callback(
+        "--single-process", [this] { train_.single_process = chosen_.needs_torch = true; },
+        "The same run in this process alone: no swarm, the same numbers");
+  }
+
+  void AddResume() {
+    CLI::App* const command =
+        AddWithOverrides(&app_, "resume", "Go on with a run from its newest checkpoint",
+                         &resume_.overrides, [this] { return Resume(resume_); });
+    command->add_option("run_dir", resume_.run_directory, "The run's directory")->required();
+    command->add_flag("--accept-new-text", resume_.accept_new_text,
+                      "Go on although the text has changed");
+  }
+
+  void AddStage() {
+    CLI::App* const command = app_.add_subcommand("stage", "Host a replica of a stage");
+    command->add_option("--join", stage_.join, "The trainer's address: tcp://HOST:PORT")
+        ->required();
+    command->add_option("--stage", stage_.stage, "A stage's number, or auto")
+        ->capture_default_str();
+    command->add_option("--device", stage_.device, "cpu or cuda:N")->capture_default_str();
+    command->add_option("--threads", stage_.threads, "Default: half of the cores")
+        ->check(CLI::Range(1, 4096));
+    command->add_option("--listen", stage_.listen, "Where this replica is reached")
+        ->capture_default_str();
+    command->add_option("--advertise", stage_.advertise,
+                        "What others are told, if they see another address");
+    command->add_flag("--wait", stage_.wait, "Keep trying until the trainer answers");
+    command->add_flag("--child", stage_.child)->group("");
+    command->callback([this] {
+      chosen_.needs_torch = true;
+      chosen_.run = [this] { return torch_->stage(stage_); };
+    });
+  }
+
+  void AddStatus() {
+    CLI::App* const command =
+        app_.add_subcommand("status", "Who serves what, how fast, and what is missing");
+    command->add_option("target", status_.target, "A run's directory, or its address")->required();
+    command->add_flag("--json", status_.json, "For programs");
+    command->callback([this] { chosen_.run = [this] { return ShowStatus(status_); }; });
+  }
+
+  void AddGenerate() {
+    CLI::App* const command = app_.add_subcommand("generate", "Text from a trained model");
+    command->add_option("run_dir", generate_.run_directory, "A run's or a checkpoint's directory")
+        ->required();
+    command->add_option("--prompt", generate_.prompt, "What the text begins with")->required();
+    command->add_option("--tokens", generate_.tokens, "How many more")
+        ->capture_default_str()
+        ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+    command->add_option("--temperature", generate_.temperature, "0: always the likeliest")
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 100.0));
+    command->add_option("--top-k", generate_.top_k, "Of the k likeliest only; 0: of all")
+        ->capture_default_str()
+        ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+    command->add_option("--seed", generate_.seed, "Another seed, another text")
+        ->capture_default_str();
+    command->add_option("--threads", generate_.threads, "Default: half of the cores")
+        ->check(CLI::Range(1, 4096));
+    command->callback([this] {
+      chosen_.needs_torch = true;
+      chosen_.run = [this] { return torch_->generate(generate_); };
+    });
+  }
+
+  void AddDoctor() {
+    CLI::App* const command = app_.add_subcommand("doctor", "Check this machine and this build");
+    command->callback([this] {
+      chosen_.needs_torch = true;
+      chosen_.run = [this] { return torch_->doctor(); };
+    });
+  }
+
+  void AddConfig() {
+    CLI::App* const config = app_.add_subcommand("config", "Look at a run file");
+    config->require_subcommand(1);
+    CLI::App* const print =
+        AddWithOverrides(config, "print", "Every key, as resolved", &config_.overrides,
+                         [this] { return PrintConfig(config_); });
+    print->add_option("run_file", config_.run_file, "The run file (TOML)")->required();
+    print->add_flag("--documented", config_.documented, "With what each key means");
+    CLI::App* const validate =
+        AddWithOverrides(config, "validate", "Only say what is wrong", &config_.overrides,
+                         [this] { return ValidateConfig(config_); });
+    validate->add_option("run_file", config_.run_file, "The run file (TOML)")->required();
+  }
+
+  void AddCheckpoint() {
+    CLI::App* const checkpoint = app_.add_subcommand("checkpoint", "Look after checkpoints");
+    checkpoint->require_subcommand(1);
+    CLI::App* const list = checkpoint->add_subcommand("ls", "The checkpoints of a run");
+    list->add_option("run_dir", path_, "The run's directory")->required();
+    list->callback([this] { chosen_.run = [this] { return ListCheckpoints(path_); }; });
+    CLI::App* const verify = checkpoint->add_subcommand("verify", "Read everything, check it");
+    verify->add_option("path", path_, "A run's or a checkpoint's directory")->required();
+    verify->callback([this] { chosen_.run = [this] { return VerifyCheckpoints(path_); }; });
+  }
+
+  const TorchCommands* const torch_;
+  CLI::App app_;
+  Chosen chosen_;
+  TrainArgs train_;
+  ResumeArgs resume_;
+  StageArgs stage_;
+  StatusArgs status_;
+  GenerateArgs generate_;
+  ConfigArgs config_;
+  std::string path_;
+};
+
+// "starling: what is wrong", whatever the message holds, as one line.
+int Fail(std::string message, int exit_status) {
+  for (char& c : message) {
+    if (c == '\n') c = ' ';
+  }
+  std::fflush(stdout);
+  std::fprintf(stderr, "starling: %s\n", message.c_str());
+  return exit_status;
+}
+
+// Becomes the program with LibTorch; comes back only if that cannot be.
+int BecomeTorchProgram(char** argv) {
+  const std::string program = TorchProgramPath();
+  execv(program.c_str(), argv);
+  return Fail(absl::StrCat("cannot run ", program, ": ", strerror(errno),
+                           "; it is built and installed beside starling"),
+              kFailed);
+}
+
+}  // namespace
+
+int RunCommandLine(int argc, char** argv, const TorchCommands* torch) {
+  // Errors of writes, not the end of the process.
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);
+  CommandLine line(argc > 0 ? argv[0] : "starling", torch);
+  try {
+    line.app().parse(argc, argv);
+  } catch (const CLI::Success& asked) {  // --help, --version
+    return line.app().exit(asked);
+  } catch (const CLI::ParseError& error) {
+    return Fail(absl::StrCat(error.what(), "; see starling --help"), kUsage);
+  }
+  if (line.chosen().needs_torch && torch == nullptr) return BecomeTorchProgram(argv);
+  const absl::Status status = line.chosen().run();
+  if (!status.ok()) return Fail(std::string(status.message()), kFailed);
+  return 0;
+}
+
+}  // namespace starling

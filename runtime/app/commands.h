@@ -1,0 +1,97 @@
+// The subcommands of `starling`: what the command line gives each, and its function. All are called
+// on the main thread and return when they are done; an error is one line for the user.
+//
+// Two programs are built from this folder: `starling` has no LibTorch, so that it starts at once;
+// `starling-torch`, beside it, has it, and `starling` becomes that program (exec) for the commands
+// that compute (TorchCommands). Both take the same arguments.
+#ifndef STARLING_RUNTIME_APP_COMMANDS_H_
+#define STARLING_RUNTIME_APP_COMMANDS_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "runtime/app/run_plan.h"
+
+namespace starling {
+
+struct TrainArgs {
+  std::string program;  // as typed, for suggestions
+  std::string run_file;
+  std::string run_directory;  // empty: runs/<date>-<time>
+  bool single_process = false;
+  std::vector<std::string> overrides;  // "section.key=value"
+};
+
+struct ResumeArgs {
+  std::string program;
+  std::string run_directory;
+  bool accept_new_text = false;
+  std::vector<std::string> overrides;
+};
+
+struct StageArgs {
+  std::string program;
+  std::string join;
+  std::string stage = "auto";
+  std::string device = "cpu";
+  int64_t threads = 0;  // 0: as many as there are cores
+  std::string listen = "tcp://127.0.0.1:*";
+  std::string advertise;
+  bool wait = false;
+  bool child = false;  // started by a trainer: ignores SIGINT
+};
+
+struct StatusArgs {
+  std::string target;  // run directory or address
+  bool json = false;
+};
+
+struct GenerateArgs {
+  std::string run_directory;  // or a checkpoint's folder
+  std::string prompt;
+  int64_t tokens = 200;
+  double temperature = 0.8;
+  int64_t top_k = 40;
+  uint64_t seed = 1;
+  int64_t threads = 0;
+};
+
+struct ConfigArgs {
+  std::string run_file;
+  bool documented = false;
+  std::vector<std::string> overrides;
+};
+
+// What only the program with LibTorch can do.
+struct TorchCommands {
+  std::function<absl::Status(const StageArgs&)> stage;
+  std::function<absl::Status(const GenerateArgs&)> generate;
+  std::function<absl::Status()> doctor;
+  std::function<absl::Status(RunPlan plan)> single_process;  // of a run directory just made
+};
+
+absl::Status Train(const TrainArgs& args, const TorchCommands* torch);
+absl::Status Resume(const ResumeArgs& args);
+absl::Status ShowStatus(const StatusArgs& args);
+absl::Status PrintConfig(const ConfigArgs& args);
+absl::Status ValidateConfig(const ConfigArgs& args);
+absl::Status ListCheckpoints(const std::string& run_directory);
+absl::Status VerifyCheckpoints(const std::string& path);
+
+// In the program with LibTorch only.
+absl::Status ServeStage(const StageArgs& args);
+absl::Status Generate(const GenerateArgs& args);
+absl::Status Doctor();
+absl::Status RunSingleProcess(RunPlan plan);
+
+// Parses and runs; gives the process's exit status: 0, 1 after an error (said on stderr as one line
+// that begins "starling: "), 2 where the command line itself is wrong. `torch` is null in the
+// program without LibTorch.
+int RunCommandLine(int argc, char** argv, const TorchCommands* torch);
+
+}  // namespace starling
+
+#endif  // STARLING_RUNTIME_APP_COMMANDS_H_

@@ -1,0 +1,207 @@
+#include "runtime/app/run_plan.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "runtime/base/status_macros.h"
+#include "runtime/config/run_file.h"
+#include "runtime/data/text.h"
+#include "runtime/trainer/decision_log.h"
+#include "stages/initial_state.h"
+#include "stages/model_layout.h"
+
+namespace starling {
+namespace {
+
+RunId DrawRunId() {
+  std::random_device device;
+  const uint64_t high = device();
+  return RunId{(high << 32 | device()) | 1};  // 0 means "not known yet"
+}
+
+std::vector<StageLayout> LayoutsOf(const RunConfig& config) {
+  std::vector<StageLayout> layouts;
+  for (const LayerRange& range : StageRanges(config)) {
+    layouts.push_back(ModelStageLayout(config.model, range));
+  }
+  return layouts;
+}
+
+// The run may be resumed from another working folder.
+void MakePatternsAbsolute(RunConfig* config) {
+  std::error_code error;
+  const std::string here = std::filesystem::current_path(error).string();
+  for (std::string& pattern : config->data.text) {
+    if (!pattern.empty() && pattern[0] != '/') pattern = absl::StrCat(here, "/", pattern);
+  }
+}
+
+absl::Status WriteVersionZero(Disk& disk, RunPlan* plan) {
+  CheckpointMeta meta;
+  meta.run = plan->run;
+  meta.text_sha256 = plan->feed->text().sha256;
+  meta.config_toml = plan->config_toml;
+  std::vector<StagePart> parts;
+  for (const StageLayout& layout : plan->layouts) {
+    parts.push_back({layout, InitialState(layout, plan->config.train.seed)});
+  }
+  CheckpointStore store(plan->directory + "/checkpoints");
+  STARLING_RETURN_IF_ERROR(store.Save(disk, meta, parts));
+  STARLING_ASSIGN_OR_RETURN(plan->start, store.Newest(disk));
+  plan->start_meta = meta;
+  return absl::OkStatus();
+}
+
+absl::Status FillRunDirectory(Disk& disk, RunPlan* plan) {
+  STARLING_RETURN_IF_ERROR(disk.MakeDirectories(plan->directory + "/logs"));
+  STARLING_ASSIGN_OR_RETURN(plan->lock, FileLock::Acquire(plan->directory + "/lock"));
+  STARLING_RETURN_IF_ERROR(WriteWholeFile(disk, plan->directory + "/run.toml", plan->config_toml));
+  STARLING_RETURN_IF_ERROR(
+      CreateDecisionLog(disk, plan->directory + "/decisions.jsonl", plan->run));
+  return WriteVersionZero(disk, plan);
+}
+
+absl::Status CheckText(const RunPlan& plan, const Text& text, bool accept_new_text) {
+  if (plan.start_meta.text_sha256 == text.sha256 || accept_new_text) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the text of ", absl::StrJoin(plan.config.data.text, ", "),
+                   " is not the one this run has learned from; put it back, or give "
+                   "--accept-new-text to go on with it"));
+}
+
+}  // namespace
+
+absl::Status WriteWholeFile(Disk& disk, const std::string& path, const std::string& text) {
+  const std::string temporary = path + ".tmp";
+  {
+    STARLING_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, disk.Create(temporary));
+    STARLING_RETURN_IF_ERROR(file->Append(text.data(), text.size()));
+    STARLING_RETURN_IF_ERROR(file->Sync());
+  }
+  return disk.Rename(temporary, path);
+}
+
+absl::StatusOr<RunConfig> ReadRunConfig(Disk& disk, const std::string& directory,
+                                        const std::vector<std::string>& overrides) {
+  const std::string path = directory + "/run.toml";
+  if (!disk.Exists(path)) {
+    return absl::NotFoundError(absl::StrCat(
+        directory, disk.Exists(directory) ? " is not a run directory: it has no run.toml"
+                                          : " does not exist: give the directory of a run"));
+  }
+  STARLING_ASSIGN_OR_RETURN(const std::string text, disk.Read(path));
+  return ParseRunFile(text, path, overrides);
+}
+
+absl::StatusOr<std::string> ReadAddress(Disk& disk, const std::string& directory) {
+  const absl::StatusOr<std::string> text = disk.Read(directory + "/address");
+  if (!text.ok()) {
+    return absl::NotFoundError(
+        absl::StrCat(directory, " has no trainer's address: no trainer has been started there"));
+  }
+  return text->substr(0, text->find('\n'));
+}
+
+absl::StatusOr<CheckpointInfo> NewestWholeCheckpoint(Disk& disk, const std::string& folder,
+                                                     std::vector<std::string>* notices) {
+  STARLING_ASSIGN_OR_RETURN(std::vector<CheckpointInfo> all, CheckpointStore(folder).List(disk));
+  if (all.empty()) return absl::NotFoundError(absl::StrCat("there is no checkpoint in ", folder));
+  std::string newest_problem;
+  for (auto info = all.rbegin(); info != all.rend(); ++info) {
+    const absl::StatusOr<VerifyReport> report = Verify(disk, *info);
+    if (report.ok() && report->ok()) return *info;
+    std::string problem =
+        report.ok() ? absl::StrCat("checkpoint ", info->path, ": ", report->problems.front())
+                    : std::string(report.status().message());
+    if (newest_problem.empty()) newest_problem = problem;
+    notices->push_back(absl::StrCat("skipped a damaged checkpoint: ", problem));
+  }
+  return absl::DataLossError(
+      absl::StrCat("no checkpoint in ", folder, " is whole; the newest: ", newest_problem));
+}
+
+absl::StatusOr<RunPlan> PlanNewRun(Disk& disk, const std::string& run_file,
+                                   const std::vector<std::string>& overrides,
+                                   std::string directory) {
+  RunPlan plan;
+  STARLING_ASSIGN_OR_RETURN(const std::string file_text, disk.Read(run_file));
+  STARLING_ASSIGN_OR_RETURN(plan.config, ParseRunFile(file_text, run_file, overrides));
+  if (directory.empty()) {
+    directory = absl::StrCat("runs/",
+                             absl::FormatTime("%Y%m%d-%H%M%S", absl::Now(), absl::LocalTimeZone()));
+  }
+  while (directory.size() > 1 && directory.back() == '/') directory.pop_back();
+  if (disk.Exists(directory)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat(directory,
+                     " exists already: give another --run-dir, or go on with the run in it with "
+                     "`starling resume ",
+                     directory, "`"));
+  }
+  plan.directory = directory;
+  MakePatternsAbsolute(&plan.config);
+  plan.config_toml = ToToml(plan.config);
+  plan.layouts = LayoutsOf(plan.config);
+  plan.run = DrawRunId();
+  STARLING_ASSIGN_OR_RETURN(Text text, LoadText(disk, plan.config.data));
+  STARLING_ASSIGN_OR_RETURN(plan.feed, TextFeed::Make(plan.config, std::move(text)));
+  return plan;
+}
+
+absl::Status MakeRunDirectory(Disk& disk, RunPlan* plan) {
+  const absl::Status status = FillRunDirectory(disk, plan);
+  if (!status.ok()) {
+    plan->lock.reset();
+    disk.RemoveTree(plan->directory).IgnoreError();
+  }
+  return status;
+}
+
+absl::StatusOr<RunPlan> ReopenRun(Disk& disk, const std::string& directory,
+                                  const std::vector<std::string>& overrides, bool accept_new_text) {
+  RunPlan plan;
+  plan.directory = directory;
+  while (plan.directory.size() > 1 && plan.directory.back() == '/') plan.directory.pop_back();
+  STARLING_ASSIGN_OR_RETURN(plan.config, ReadRunConfig(disk, plan.directory, overrides));
+  plan.config_toml = ToToml(plan.config);
+  plan.layouts = LayoutsOf(plan.config);
+  absl::StatusOr<std::unique_ptr<FileLock>> lock = FileLock::Acquire(plan.directory + "/lock");
+  if (absl::IsUnavailable(lock.status())) {
+    return absl::UnavailableError(absl::StrCat(
+        plan.directory, " is in use: ", lock.status().message(), ", the run's trainer"));
+  }
+  STARLING_RETURN_IF_ERROR(lock.status());
+  plan.lock = *std::move(lock);
+
+  STARLING_ASSIGN_OR_RETURN(const DecisionLogState log,
+                            ReadDecisionLog(disk, plan.directory + "/decisions.jsonl"));
+  STARLING_ASSIGN_OR_RETURN(
+      plan.start, NewestWholeCheckpoint(disk, plan.directory + "/checkpoints", &plan.notices));
+  STARLING_ASSIGN_OR_RETURN(const Manifest manifest, LoadManifest(disk, plan.start));
+  STARLING_RETURN_IF_ERROR(CheckModelShape(plan.start, manifest, plan.layouts));
+  plan.start_meta = manifest.meta;
+  plan.run = log.run;
+  plan.epoch = Next(log.epoch);
+  plan.era = Next(std::max(log.era, manifest.meta.era));
+  plan.last_record = log.last_number;
+  if (static_cast<int64_t>(Value(plan.start.version)) >= plan.config.train.steps) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("all ", plan.config.train.steps, " steps of ", plan.directory,
+                     " are done: give --train.steps=N with more to train it further"));
+  }
+  STARLING_ASSIGN_OR_RETURN(Text text, LoadText(disk, plan.config.data));
+  STARLING_RETURN_IF_ERROR(CheckText(plan, text, accept_new_text));
+  plan.start_meta.text_sha256 = text.sha256;
+  const DataPosition position{Step{Value(plan.start.version)}, plan.start_meta.sequences};
+  STARLING_ASSIGN_OR_RETURN(plan.feed, TextFeed::Make(plan.config, std::move(text), position));
+  return plan;
+}
+
+}  // namespace starling

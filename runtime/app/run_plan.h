@@ -1,0 +1,82 @@
+// RunPlan: a run that is about to be taken up: its configuration, text, directory, and the
+// checkpoint to begin from. Made by PlanNewRun + MakeRunDirectory (train) or ReopenRun (resume).
+//
+// A run directory:
+//   run.toml          the configuration as resolved
+//   address           the trainer's control endpoint, one line
+//   lock              held by the trainer (file_lock.h)
+//   local.json        the local replicas that were started (local_swarm.h)
+//   decisions.jsonl   the decision log
+//   metrics.jsonl, events.jsonl, logs/, checkpoints/
+#ifndef STARLING_RUNTIME_APP_RUN_PLAN_H_
+#define STARLING_RUNTIME_APP_RUN_PLAN_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "checkpoint/checkpoint_store.h"
+#include "runtime/base/layout.h"
+#include "runtime/config/run_config.h"
+#include "runtime/data/data_feed.h"
+#include "runtime/env/file_system.h"
+#include "runtime/reactor/file_lock.h"
+
+namespace starling {
+
+struct RunPlan {
+  std::string program;  // as typed, for suggestions
+  std::string directory;
+  RunConfig config;
+  std::string config_toml;
+  std::vector<StageLayout> layouts;  // per stage
+  std::unique_ptr<TextFeed> feed;
+  std::unique_ptr<FileLock> lock;
+
+  RunId run{0};
+  Epoch epoch{1};
+  Era era{1};
+  uint64_t last_record = 0;
+  CheckpointInfo start;
+  CheckpointMeta start_meta;
+  std::vector<std::string> notices;  // for the user, before the run begins
+};
+
+// Reads and checks the run file and its text. Makes nothing. `directory` empty: runs/<date>-<time>.
+//   already exists: the directory is there.
+absl::StatusOr<RunPlan> PlanNewRun(Disk& disk, const std::string& run_file,
+                                   const std::vector<std::string>& overrides,
+                                   std::string directory);
+
+// Makes the directory with version 0 in it. On failure nothing is left.
+absl::Status MakeRunDirectory(Disk& disk, RunPlan* plan);
+
+// Locks a run directory and finds the newest checkpoint in it that is whole. Nothing is changed
+// yet.
+//   not found: no run is there; unavailable: another trainer holds it;
+//   failed precondition: there is nothing left to do, or the text is another than before and
+//   `accept_new_text` is not set; data loss: no checkpoint is whole;
+//   invalid argument: the configuration is wrong or another model's.
+absl::StatusOr<RunPlan> ReopenRun(Disk& disk, const std::string& directory,
+                                  const std::vector<std::string>& overrides, bool accept_new_text);
+
+// Replaces a file as a whole.
+absl::Status WriteWholeFile(Disk& disk, const std::string& path, const std::string& text);
+
+// The configuration of a run directory, as it was last resolved.
+absl::StatusOr<RunConfig> ReadRunConfig(Disk& disk, const std::string& directory,
+                                        const std::vector<std::string>& overrides);
+
+// Where the trainer of a run directory is reached.
+absl::StatusOr<std::string> ReadAddress(Disk& disk, const std::string& directory);
+
+// The newest checkpoint in `folder` that has nothing wrong with it. What is wrong with newer ones
+// is added to `notices`.
+//   not found: there is none; data loss: none is whole.
+absl::StatusOr<CheckpointInfo> NewestWholeCheckpoint(Disk& disk, const std::string& folder,
+                                                     std::vector<std::string>* notices);
+
+}  // namespace starling
+
+#endif  // STARLING_RUNTIME_APP_RUN_PLAN_H_

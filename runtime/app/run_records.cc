@@ -1,0 +1,143 @@
+#include "runtime/app/run_records.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "runtime/app/child_process.h"
+#include "runtime/app/terminal.h"
+#include "runtime/base/status_macros.h"
+#include "stages/model_layout.h"
+
+namespace starling {
+namespace {
+
+constexpr int kSampleTokens = 200;
+constexpr int kSampleLimitMs = 30000;
+constexpr int kPromptBytes = 48;
+
+std::string Plural(int64_t count, const std::string& what) {
+  return absl::StrCat(count, " ", what, count == 1 ? "" : "s");
+}
+
+std::string StageLine(const RunPlan& plan, uint32_t stage) {
+  const LayerRange range = StageRanges(plan.config)[stage];
+  const StageLayout& layout = plan.layouts[stage];
+  const int64_t plane = layout.size * static_cast<int64_t>(sizeof(float));
+  const std::string layers = range.end - range.begin == 1
+                                 ? absl::StrCat("layer ", range.begin)
+                                 : absl::StrCat("layers ", range.begin, "-", range.end - 1);
+  return absl::StrCat("  stage ", stage, ": ", layers, ", ", FormatCount(layout.parameter_count()),
+                      " parameters (", FormatBytes(plane), "), state ",
+                      FormatBytes(kStatePlanes * plane), ", gradients ", FormatBytes(plane));
+}
+
+// A line from the middle of the validation text, to begin the sample with.
+std::string SamplePrompt(const RunPlan& plan) {
+  const Text& text = plan.feed->text();
+  const Blob& from = text.validation.empty() ? text.train : text.validation;
+  const std::string bytes = from.ToStringBytes();
+  size_t at = bytes.find('\n', bytes.size() / 2);
+  at = at == std::string::npos ? 0 : bytes.find_first_not_of("\n ", at);
+  if (at == std::string::npos) at = 0;
+  return bytes.substr(at, std::min<size_t>(kPromptBytes, bytes.find('\n', at) - at));
+}
+
+// The trainer has no LibTorch: another process makes the sample.
+void PrintSample(const RunPlan& plan) {
+  PrintLine("");
+  PrintLine("A sample from the model, which goes on with a line of the validation text:");
+  SpawnOptions options;
+  options.program = TorchProgramPath();
+  options.arguments = {"starling",
+                       "generate",
+                       plan.directory,
+                       "--prompt",
+                       SamplePrompt(plan),
+                       "--tokens",
+                       absl::StrCat(kSampleTokens)};
+  const absl::StatusOr<pid_t> pid = Spawn(options);
+  if (!pid.ok()) return PrintWarning(std::string(pid.status().message()));
+  int status = 0;
+  for (int waited_ms = 0; waitpid(*pid, &status, WNOHANG) == 0; waited_ms += 10) {
+    poll(nullptr, 0, 10);
+    if (waited_ms == kSampleLimitMs) kill(*pid, SIGKILL);
+  }
+}
+
+}  // namespace
+
+RunRecords::RunRecords(const RunPlan& plan, std::unique_ptr<LineFile> metrics,
+                       std::unique_ptr<LineFile> events)
+    : metrics_(std::move(metrics)),
+      events_(std::move(events)),
+      progress_({plan.config.train.steps, StdoutIsTerminal()}, PrintLine),
+      checkpoint_(plan.start.path) {}
+
+absl::StatusOr<std::unique_ptr<RunRecords>> RunRecords::Open(Disk& disk, const RunPlan& plan) {
+  STARLING_ASSIGN_OR_RETURN(std::unique_ptr<LineFile> metrics,
+                            LineFile::Open(disk, plan.directory + "/metrics.jsonl", PrintWarning));
+  STARLING_ASSIGN_OR_RETURN(std::unique_ptr<LineFile> events,
+                            LineFile::Open(disk, plan.directory + "/events.jsonl", PrintWarning));
+  return std::unique_ptr<RunRecords>(new RunRecords(plan, std::move(metrics), std::move(events)));
+}
+
+void RunRecords::OnStep(const StepReport& report) {
+  metrics_.Write(report);
+  progress_.OnStep(report);
+}
+
+void RunRecords::OnEvent(const Event& event) {
+  events_.Write(absl::Now(), event);
+  progress_.OnEvent(event);
+  if (event.name != "checkpoint_saved") return;
+  for (const auto& [key, value] : event.fields) {
+    if (key == "path") checkpoint_ = std::get<std::string>(value);
+  }
+}
+
+void RunRecords::OnEvaluation(Version version, double loss) {
+  validation_loss_ = loss;
+  OnEvent(Event("evaluated").With("step", Value(version)).With("validation_loss", loss));
+}
+
+void PrintRunHeader(const RunPlan& plan) {
+  const ModelConfig& model = plan.config.model;
+  const Text& text = plan.feed->text();
+  int64_t parameters = 0;
+  for (const StageLayout& layout : plan.layouts) parameters += layout.parameter_count();
+  PrintLine(absl::StrCat("run ", plan.directory));
+  PrintLine(absl::StrCat("model: ", FormatCount(parameters), " parameters, ",
+                         Plural(model.layers, "layer"), " of width ", model.width, ", context ",
+                         model.context, ", ", Plural(plan.layouts.size(), "stage")));
+  for (uint32_t stage = 0; stage < plan.layouts.size(); ++stage) PrintLine(StageLine(plan, stage));
+  PrintLine(absl::StrCat("text: ", FormatBytes(static_cast<int64_t>(text.train.size_bytes())),
+                         " to learn from (", Plural(text.train_files, "file"), "), ",
+                         FormatBytes(static_cast<int64_t>(text.validation.size_bytes())),
+                         " to be judged by"));
+}
+
+void PrintRunEnd(const RunPlan& plan, const RunRecords& records, bool ok_to_sample) {
+  if (ok_to_sample) PrintSample(plan);
+  PrintLine("");
+  if (records.validation_loss()) {
+    PrintLine(absl::StrFormat("validation loss  %.4f nats/byte", *records.validation_loss()));
+  }
+  PrintLine(absl::StrCat("checkpoint       ", records.checkpoint()));
+  PrintLine("next:");
+  PrintLine(absl::StrCat("  ", plan.program, " resume ", plan.directory,
+                         " --train.steps=", 2 * plan.config.train.steps, "   # train it further"));
+  PrintLine(
+      absl::StrCat("  ", plan.program, " generate ", plan.directory, " --prompt \"namespace \""));
+  PrintLine(absl::StrCat("  ", plan.program,
+                         " stage --join ADDRESS   # while it trains, from another terminal: one "
+                         "replica more"));
+}
+
+}  // namespace starling

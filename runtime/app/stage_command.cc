@@ -1,0 +1,131 @@
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "runtime/app/addresses.h"
+#include "runtime/app/child_process.h"
+#include "runtime/app/commands.h"
+#include "runtime/app/terminal.h"
+#include "runtime/app/version.h"
+#include "runtime/base/status_macros.h"
+#include "runtime/peer/peer.h"
+#include "runtime/reactor/compute_thread.h"
+#include "runtime/reactor/event_loop.h"
+#include "runtime/reactor/zmq_transport.h"
+#include "stages/torch_executor.h"
+
+namespace starling {
+namespace {
+
+void Log(const std::string& line) {
+  PrintLine(
+      absl::StrCat(absl::FormatTime("%H:%M:%E3S ", absl::Now(), absl::LocalTimeZone()), line));
+}
+
+absl::StatusOr<std::optional<StageId>> ParseStage(const std::string& text) {
+  uint32_t stage = 0;
+  if (text == "auto") return std::optional<StageId>();
+  if (absl::SimpleAtoi(text, &stage)) return std::optional<StageId>(StageId{stage});
+  return absl::InvalidArgumentError(
+      absl::StrCat("--stage ", text, ": give the number of a stage, or auto"));
+}
+
+// Neighbours send to a replica directly, so they must be able to reach it.
+absl::Status CheckListen(const StageArgs& args, const std::string& trainer) {
+  if (!IsLoopback(args.listen)) {
+    if (!args.child) {
+      PrintWarning(absl::StrCat("listening on ", args.listen,
+                                " without encryption or identity: use it in a network you trust"));
+    }
+    return absl::OkStatus();
+  }
+  if (IsLoopback(trainer)) return absl::OkStatus();
+  std::string host = LocalAddressTowards(trainer);
+  if (host.empty()) host = "THIS_MACHINE";
+  return absl::InvalidArgumentError(absl::StrCat("the other replicas of ", trainer,
+                                                 " could not reach this one on ", args.listen,
+                                                 ": give --listen tcp://", host, ":*"));
+}
+
+int DefaultThreads() {
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);
+}
+
+Peer::ComputeFactory MakeFactory(EventLoop* loop, const std::string& device, int threads) {
+  return [loop, device, threads](const RunConfig& config,
+                                 StageId stage) -> absl::StatusOr<std::unique_ptr<Compute>> {
+    TorchExecutor::Options options;
+    options.model = config.model;
+    options.layers = StageRanges(config)[Value(stage)];
+    options.stage = stage;
+    options.seed = config.train.seed;
+    options.device = device;
+    options.threads = threads;
+    STARLING_ASSIGN_OR_RETURN(std::unique_ptr<TorchExecutor> executor,
+                              TorchExecutor::Create(options));
+    Log(absl::StrCat("stage ", Value(stage), ": layers ", options.layers.begin, "-",
+                     options.layers.end - 1, ", ",
+                     FormatCount(executor->layout().parameter_count()), " parameters, ", device,
+                     ", ", threads, threads == 1 ? " thread" : " threads"));
+    return std::make_unique<ThreadedCompute>(loop, std::move(executor));
+  };
+}
+
+}  // namespace
+
+absl::Status ServeStage(const StageArgs& args) {
+  STARLING_ASSIGN_OR_RETURN(const std::string trainer, ParseAddress(args.join));
+  Peer::Options options;
+  STARLING_ASSIGN_OR_RETURN(options.stage, ParseStage(args.stage));
+  STARLING_RETURN_IF_ERROR(CheckListen(args, trainer));
+  EventLoop loop;
+  options.id = PeerId{loop.Random() | 1};
+  options.trainer.control = trainer;
+  options.host = HostName();
+  options.pid = static_cast<uint64_t>(getpid());
+  options.device = args.device;
+  options.threads = static_cast<uint32_t>(args.threads > 0 ? args.threads : DefaultThreads());
+  options.build = StarlingVersion();
+  if (args.wait) options.first_contact = absl::InfiniteDuration();
+
+  ZmqTransport::Options listen;
+  listen.listen = args.listen;
+  listen.advertise = args.advertise;
+  STARLING_ASSIGN_OR_RETURN(std::unique_ptr<ZmqTransport> transport,
+                            ZmqTransport::Create(&loop, listen));
+  bool ended = false;
+  absl::Status status;
+  Peer peer(
+      options, &loop, transport.get(),
+      MakeFactory(&loop, args.device, static_cast<int>(options.threads)),
+      [](const Event& event) { Log(ToString(event)); },
+      [&](absl::Status exit_status, const std::string& reason) {
+        Log(absl::StrCat("ends: ", reason));
+        status = std::move(exit_status);
+        ended = true;
+      });
+  const auto leave = [&peer] { peer.Leave("asked to leave"); };
+  STARLING_RETURN_IF_ERROR(loop.AddSignal(SIGTERM, leave));
+  STARLING_RETURN_IF_ERROR(loop.AddSignal(SIGHUP, leave));
+  if (args.child) {
+    signal(SIGINT, SIG_IGN);
+  } else {
+    STARLING_RETURN_IF_ERROR(loop.AddSignal(SIGINT, leave));
+  }
+  loop.SetSleptHandler([&peer](absl::Duration slept) { peer.OnSlept(slept); });
+  Log(absl::StrCat("joining ", trainer, " from ", transport->address().control, " (pid ",
+                   options.pid, ")"));
+  peer.Start();
+  loop.RunUntil([&ended] { return ended; }, absl::InfiniteDuration());
+  return status;
+}
+
+}  // namespace starling
