@@ -281,6 +281,7 @@ void Peer::On(const View& view) {
   waiting.swap(unknown_senders_);
   for (const Message& message : waiting) Dispatch(message);
   server_->RetrySends();
+  for (auto& [id, round] : rounds_) RoundMoved(id, std::exchange(round.unsent, {}));
 }
 
 // --- state ----------------------------------------------------------------------------------------
@@ -511,7 +512,11 @@ void Peer::On(const Result& result, const Message& message) {
 void Peer::RoundMoved(RoundId id, std::vector<RoundSend> sends) {
   for (RoundSend& send : sends) {
     const Endpoint* address = AddressOf(send.to);
-    if (address == nullptr) continue;  // fenced: a new round is coming
+    if (address == nullptr) {
+      // A newcomer whose View is late, or one that is fenced and a new round is coming.
+      rounds_[id].unsent.push_back(std::move(send));
+      continue;
+    }
     MessageBody body = std::visit([](auto& m) { return MessageBody(std::move(m)); }, send.message);
     outbox_.Send(*address, send.to, Make(std::move(body)), [](const Message&) {});
   }

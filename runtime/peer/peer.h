@@ -73,6 +73,7 @@ class Peer : public TransportHandler, private StageLinks {
     uint64_t reduce_request = 0;
     std::vector<std::pair<Incarnation, Piece>> early_pieces;
     std::vector<std::pair<Incarnation, Result>> early_results;
+    std::vector<RoundSend> unsent;  // to members no View has named yet
     bool answered = false;
   };
 

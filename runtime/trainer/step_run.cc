@@ -169,7 +169,7 @@ void StepRun::SendFence() {
   fence.number = fence_number_;
   fence.step = options_.step;
   fence.fenced.assign(fenced_.begin(), fenced_.end());
-  if (swarm_->replicas().empty()) return;  // no one to promise, and no one to go on with
+  if (swarm_->replicas().empty()) return OnFenceAnswered();  // no one is left to promise
   for (const auto& [incarnation, replica] : swarm_->replicas()) {
     swarm_->Ask(incarnation, fence,
                 [this, incarnation = incarnation, number = fence_number_,

@@ -277,6 +277,7 @@ bool SwarmWorld::RunToEnd(absl::Duration limit) {
 
 std::string SwarmWorld::Report() {
   std::string text = options_.ToString() + "\n" + world_.Parameters() + "\n" + world_.trace().Text();
+  if (trainer() != nullptr) text += "\nstatus: " + trainer()->StatusJson();
   for (const std::string& violation : violations()) text += "\nVIOLATION " + violation;
   return text;
 }
