@@ -13,6 +13,7 @@
 # for tests that share something costly (a cluster, LibTorch's start). Labels with a meaning:
 #   tsan     also built and run under ThreadSanitizer: tests of threads, without LibTorch
 #   cluster  starts processes: counts for two processors when ctest runs tests side by side
+#   torch    links LibTorch, half a second to start (five under ASan): implies WHOLE
 #   no_asan  left out of `make asan`; say why beside it
 #
 # starling_check_tests_are_listed() at the end of a folder fails the configuration if a *_test.cc
@@ -69,8 +70,14 @@ function(starling_test)
                         GTest::gmock GTest::gtest_main)
   # Tests are compiled more often than they are run.
   target_compile_options(${ARG_NAME} PRIVATE $<$<CONFIG:Release>:-O1>)
+  if("torch" IN_LIST ARG_LABELS)
+    set(ARG_WHOLE TRUE)
+  endif()
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
+    if(ARG_WHOLE)
+      set(ARG_TIMEOUT 300)
+    endif()
   endif()
   if(STARLING_SANITIZE)
     math(EXPR ARG_TIMEOUT "4 * ${ARG_TIMEOUT}")
@@ -92,7 +99,10 @@ function(starling_test)
     # found the tests.
     set(labels_file ${CMAKE_CURRENT_BINARY_DIR}/${ARG_NAME}_labels.cmake)
     file(CONFIGURE OUTPUT ${labels_file} @ONLY
-         CONTENT "if(@ARG_NAME@_TESTS)\n  set_tests_properties(\${@ARG_NAME@_TESTS} PROPERTIES LABELS \"@ARG_LABELS@\")\nendif()\n")
+         CONTENT "if(@ARG_NAME@_TESTS)
+  set_tests_properties(\${@ARG_NAME@_TESTS} PROPERTIES LABELS \"@ARG_LABELS@\")
+endif()
+")
     if(ARG_LABELS)
       set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES ${labels_file})
     endif()

@@ -27,7 +27,7 @@ void StageServer::Reset(Version version) {
   fenced_.clear();
   segment_ = SegmentId{0};
   device_busy_ = false;
-  ++generation_;
+  life_ = std::make_shared<bool>(true);
 }
 
 absl::StatusCode StageServer::OnForward(Incarnation from, const Forward& forward) {
@@ -189,8 +189,8 @@ void StageServer::StartForward(const WorkId& work, Held& held) {
   if (last_stage()) input.targets = std::move(held.forward.targets);
   input.first_sequence = held.forward.first_sequence;
   compute_->Forward(std::move(input),
-                    [this, work, generation = generation_](absl::StatusOr<ForwardOutput> output) {
-                      if (generation == generation_) OnForwardDone(work, std::move(output));
+                    [this, work, life = std::weak_ptr<bool>(life_)](absl::StatusOr<ForwardOutput> output) {
+                      if (!life.expired()) OnForwardDone(work, std::move(output));
                     });
 }
 
@@ -235,8 +235,8 @@ void StageServer::Offer(const WorkId& work, Held& held) {
   Forward forward = held.forward;
   forward.input = held.output;
   links_->SendForward(*to, std::move(forward),
-                      [this, work, to = *to, generation = generation_](absl::StatusCode code) {
-                        if (generation == generation_) OnOffered(work, to, code);
+                      [this, work, to = *to, life = std::weak_ptr<bool>(life_)](absl::StatusCode code) {
+                        if (!life.expired()) OnOffered(work, to, code);
                       });
 }
 
@@ -272,8 +272,8 @@ void StageServer::StartBackward(const WorkId& work, Held& held) {
   if (held.adds) input.segment = segment_;
   input.want_input_gradient = GradientWanted(held);
   compute_->Backward(std::move(input),
-                     [this, work, generation = generation_](absl::StatusOr<BackwardOutput> output) {
-                       if (generation == generation_) OnBackwardDone(work, std::move(output));
+                     [this, work, life = std::weak_ptr<bool>(life_)](absl::StatusOr<BackwardOutput> output) {
+                       if (!life.expired()) OnBackwardDone(work, std::move(output));
                      });
 }
 

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <tuple>
@@ -132,7 +133,9 @@ class StageServer {
   std::set<std::pair<QueueKey, WorkId>> queue_;
   uint64_t next_age_ = 0;
   bool device_busy_ = false;
-  uint64_t generation_ = 0;  // of the last Reset: earlier completions are ignored
+  // Completions hold a weak reference: those of a time before a Reset, or of a server that is gone,
+  // are ignored.
+  std::shared_ptr<bool> life_ = std::make_shared<bool>(true);
   std::set<Incarnation> fenced_;
   SegmentId segment_{0};     // where additions go now
   double forward_s_ = 0;     // smoothed device time of one microbatch

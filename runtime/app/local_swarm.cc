@@ -137,7 +137,8 @@ void LocalSwarm::OnDied(Place* place, int wait_status) {
   events_(Event("local_exited")
               .With("stage", place->stage)
               .With("pid", pid)
-              .With("how", DescribeExit(wait_status)));
+              .With("how", DescribeExit(wait_status))
+              .With("joined", place->joined));
   if (!place->joined) ++place->quick_deaths;
   if (!options_.config.local.restart) {
     place->gave_up = true;
@@ -225,13 +226,14 @@ void EndStaleReplicas(Disk& disk, const std::string& run_directory, int* ended) 
   const absl::StatusOr<std::string> text = disk.Read(run_directory + "/local.json");
   if (!text.ok()) return;
   const auto json = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object() || json.value("host", "") != HostName() || !json.contains("replicas")) {
-    return;
-  }
-  for (const auto& replica : json["replicas"]) {
+  if (!json.is_object() || json.value("host", nlohmann::json()) != HostName()) return;
+  for (const auto& replica : json.value("replicas", nlohmann::json::array())) {
     if (!replica.is_object()) continue;
-    const pid_t pid = replica.value("pid", pid_t{0});
-    const uint64_t ticks = replica.value("start_ticks", uint64_t{0});
+    const auto pid_json = replica.value("pid", nlohmann::json());
+    const auto ticks_json = replica.value("start_ticks", nlohmann::json());
+    if (!pid_json.is_number_unsigned() || !ticks_json.is_number_unsigned()) continue;
+    const pid_t pid = pid_json.get<pid_t>();
+    const uint64_t ticks = ticks_json.get<uint64_t>();
     // The number may have been given to another process since.
     if (pid <= 1 || ticks == 0 || StartTicks(pid) != std::optional<uint64_t>(ticks)) continue;
     // Killed rather than asked: it would first look for its trainer, which is gone.

@@ -6,7 +6,7 @@
 // RUN/local.json names the processes, so that a trainer that follows a killed one can end them
 // (EndStaleReplicas).
 //
-// Events: local_exited {stage, pid, how}, local_gave_up {stage, times, log, last_line}.
+// Events: local_exited {stage, pid, how, joined}, local_gave_up {stage, times, log, last_line}.
 //
 // Threads: the reactor's. The destructor kills what is left and waits for it: no child outlives
 // this.

@@ -123,20 +123,25 @@ void PrintRunHeader(const RunPlan& plan) {
                          " to be judged by"));
 }
 
-void PrintRunEnd(const RunPlan& plan, const RunRecords& records, bool ok_to_sample) {
-  if (ok_to_sample) PrintSample(plan);
+void PrintRunEnd(const RunPlan& plan, const RunRecords& records, bool complete) {
+  if (complete) PrintSample(plan);
   PrintLine("");
   if (records.validation_loss()) {
     PrintLine(absl::StrFormat("validation loss  %.4f nats/byte", *records.validation_loss()));
   }
   PrintLine(absl::StrCat("checkpoint       ", records.checkpoint()));
   PrintLine("next:");
-  PrintLine(absl::StrCat("  ", plan.program, " resume ", plan.directory,
-                         " --train.steps=", 2 * plan.config.train.steps, "   # train it further"));
-  PrintLine(
-      absl::StrCat("  ", plan.program, " generate ", plan.directory, " --prompt \"namespace \""));
+  const std::string resume = absl::StrCat("  ", plan.program, " resume ", plan.directory);
+  if (complete) {
+    PrintLine(absl::StrCat(resume, " --train.steps=", 2 * plan.config.train.steps,
+                           "   # train it further"));
+  } else {
+    PrintLine(absl::StrCat(resume, "   # go on"));
+  }
+  PrintLine(absl::StrCat("  ", plan.program, " generate ", plan.directory,
+                         " --prompt \"namespace \""));
   PrintLine(absl::StrCat("  ", plan.program,
-                         " stage --join ADDRESS   # while it trains, from another terminal: one "
+                         " stage --join ADDRESS   # while a run trains, from another terminal: one "
                          "replica more"));
 }
 

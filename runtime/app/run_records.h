@@ -11,7 +11,7 @@
 #include "runtime/app/run_plan.h"
 #include "runtime/observe/events_writer.h"
 #include "runtime/observe/metrics_writer.h"
-#include "runtime/observe/progress.h"
+#include "runtime/observe/progress_printer.h"
 
 namespace starling {
 
@@ -34,7 +34,7 @@ class RunRecords {
 
   MetricsWriter metrics_;
   EventsWriter events_;
-  Progress progress_;
+  ProgressPrinter progress_;
   std::optional<double> validation_loss_;
   std::string checkpoint_;
 };
@@ -42,9 +42,9 @@ class RunRecords {
 // Before the first step: the model, what a replica of each stage holds, the text, the directory.
 void PrintRunHeader(const RunPlan& plan);
 
-// After the last one: validation loss, checkpoint, a sample from the model, what to try next.
-// `ok_to_sample`: false leaves the sample out.
-void PrintRunEnd(const RunPlan& plan, const RunRecords& records, bool ok_to_sample);
+// After the last one: validation loss, checkpoint, what to try next, and, where every step was taken
+// (`complete`), a sample from the model.
+void PrintRunEnd(const RunPlan& plan, const RunRecords& records, bool complete);
 
 }  // namespace starling
 

@@ -164,7 +164,9 @@ absl::StatusOr<ZmqTransport::Line*> ZmqTransport::FindOrOpenLine(const Endpoint&
   if (found != links_.end() && found->second.lines[IndexOf(channel)] != nullptr) {
     return found->second.lines[IndexOf(channel)].get();
   }
-  if (!IsConnectable(to.control) || !IsConnectable(to.bulk)) {
+  // Of a peer that is only known by its control address, nothing else can be asked.
+  const bool control_only = channel == Channel::kControl && to.bulk.empty();
+  if (!IsConnectable(to.control) || (!control_only && !IsConnectable(to.bulk))) {
     return absl::InvalidArgumentError("no peer can be at \"" + to.control + "\", \"" + to.bulk +
                                       "\"");
   }

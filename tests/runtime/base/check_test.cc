@@ -1,8 +1,8 @@
 #include "runtime/base/check.h"
 
-#include <string>
-
 #include <gtest/gtest.h>
+
+#include <string>
 
 namespace starling {
 namespace {

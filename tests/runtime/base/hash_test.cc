@@ -1,9 +1,9 @@
 #include "runtime/base/hash.h"
 
+#include <gtest/gtest.h>
+
 #include <set>
 #include <string>
-
-#include <gtest/gtest.h>
 
 namespace starling {
 namespace {

@@ -1,10 +1,10 @@
 #include "runtime/base/ids.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <type_traits>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 namespace starling {
 namespace {

@@ -1,9 +1,9 @@
 #include "runtime/base/lane.h"
 
+#include <gtest/gtest.h>
+
 #include <cstdint>
 #include <set>
-
-#include <gtest/gtest.h>
 
 namespace starling {
 namespace {

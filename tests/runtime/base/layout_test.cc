@@ -1,10 +1,10 @@
 #include "runtime/base/layout.h"
 
+#include <gtest/gtest.h>
+
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 namespace starling {
 namespace {

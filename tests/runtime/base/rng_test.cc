@@ -1,10 +1,10 @@
 #include "runtime/base/rng.h"
 
+#include <gtest/gtest.h>
+
 #include <cstdint>
 #include <set>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 namespace starling {
 namespace {

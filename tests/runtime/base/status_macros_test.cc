@@ -1,10 +1,10 @@
 #include "runtime/base/status_macros.h"
 
+#include <gtest/gtest.h>
+
 #include <memory>
 #include <string>
 #include <utility>
-
-#include <gtest/gtest.h>
 
 namespace starling {
 namespace {

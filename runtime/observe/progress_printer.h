@@ -1,12 +1,12 @@
-// Progress: what a person sees of a run, line by line.
+// ProgressPrinter: what a person sees of a run, line by line.
 //
 //   step  57/200  loss 2.8121  norm 0.914  lr 2.91e-03  9312 tok/s  replicas 2/2/2  eta 1:04
 //            lost replica of stage 1 (pid 123): connection lost
 //
 // Steps come with StepReport, everything else as events; events with nothing for a person to see
 // (hashes, arrivals) are left out. Colour only on a terminal. Reads no clock.
-#ifndef STARLING_RUNTIME_OBSERVE_PROGRESS_H_
-#define STARLING_RUNTIME_OBSERVE_PROGRESS_H_
+#ifndef STARLING_RUNTIME_OBSERVE_PROGRESS_PRINTER_H_
+#define STARLING_RUNTIME_OBSERVE_PROGRESS_PRINTER_H_
 
 #include <cstdint>
 #include <functional>
@@ -17,7 +17,7 @@
 
 namespace starling {
 
-class Progress {
+class ProgressPrinter {
  public:
   struct Options {
     int64_t total_steps = 0;
@@ -25,7 +25,7 @@ class Progress {
   };
   using Print = std::function<void(const std::string& line)>;  // without the newline
 
-  Progress(Options options, Print print) : options_(options), print_(std::move(print)) {}
+  ProgressPrinter(Options options, Print print) : options_(options), print_(std::move(print)) {}
 
   void OnStep(const StepReport& report);
   void OnEvent(const Event& event);
@@ -47,4 +47,4 @@ std::string FormatSeconds(double seconds);
 
 }  // namespace starling
 
-#endif  // STARLING_RUNTIME_OBSERVE_PROGRESS_H_
+#endif  // STARLING_RUNTIME_OBSERVE_PROGRESS_PRINTER_H_

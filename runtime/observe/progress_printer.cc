@@ -1,4 +1,4 @@
-#include "runtime/observe/progress.h"
+#include "runtime/observe/progress_printer.h"
 
 #include <algorithm>
 #include <cmath>
@@ -86,6 +86,7 @@ std::string Killed(const Fields& f) {
   return absl::StrCat("chaos: killed a replica of stage ", f["stage"], " (pid ", f["pid"], ")");
 }
 std::string Exited(const Fields& f) {
+  if (f["joined"] == "1") return "";  // peer_lost says it
   return absl::StrCat("local replica of stage ", f["stage"], " (pid ", f["pid"],
                       ") ended: ", f["how"]);
 }
@@ -139,7 +140,7 @@ std::string ToSentence(const Event& event) {
   return found == Sentences().end() ? "" : found->second(Fields(event));
 }
 
-void Progress::OnStep(const StepReport& report) {
+void ProgressPrinter::OnStep(const StepReport& report) {
   // The first step pays for warming up; after it, a mean over about ten.
   const double weight = steps_seen_ < 2 ? 1.0 : 0.1;
   smooth_step_s_ += weight * (report.step_s - smooth_step_s_);
@@ -158,12 +159,12 @@ void Progress::OnStep(const StepReport& report) {
   print_(line);
 }
 
-void Progress::OnEvent(const Event& event) {
+void ProgressPrinter::OnEvent(const Event& event) {
   const std::string sentence = ToSentence(event);
   if (!sentence.empty()) Say(sentence);
 }
 
-void Progress::Say(const std::string& sentence) {
+void ProgressPrinter::Say(const std::string& sentence) {
   if (options_.terminal) {
     print_(absl::StrCat(kIndent, kYellow, sentence, kPlain));
   } else {
