@@ -152,11 +152,15 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   state_ = State::kAdmitted;
   Emit(Event("admitted").With("incarnation", ToString(self_)).With("stage", Value(stage_)));
   env_->Cancel(heartbeat_);
+  next_beat_ = env_->Now();
   BeatHeart();
 }
 
 void Peer::BeatHeart() {
   if (state_ != State::kAdmitted && state_ != State::kServing) return;
+  // A loop that could not run did not hear the trainer either.
+  const absl::Duration late = env_->Now() - next_beat_;
+  if (late > config_.swarm.heartbeat) OnSlept(late);
   if (env_->Now() - heard_trainer_ >= config_.swarm.dead_after) {
     return OnTrainerLost("the trainer says nothing");
   }
@@ -164,6 +168,7 @@ void Peer::BeatHeart() {
   beat.version = server_->version();
   beat.load = server_->load();
   outbox_.SendOnce(options_.trainer, Make(beat)).IgnoreError();
+  next_beat_ = env_->Now() + config_.swarm.heartbeat;
   heartbeat_ = env_->Schedule(config_.swarm.heartbeat, [this] { BeatHeart(); });
 }
 
@@ -290,12 +295,13 @@ void Peer::On(const LoadState& load, const Message& message) {
   if (load_request_ == message.request) return;  // being worked on
   load_request_ = message.request;
   fetcher_.reset();
+  // From here on nothing of an earlier era or version is taken up any more.
+  era_ = load.state.era;
+  server_->Reset(load.state.version);
+  ForgetStep();
   if (held_ && held_->era == load.state.era && held_->version == load.state.version &&
       held_->hash == load.state.hash) {
-    era_ = load.state.era;
-    server_->Reset(load.state.version);
     compute_->FreeThrough(Step{Value(load.state.version) + 1});
-    ForgetStep();
     return AnswerLoaded(message.request, absl::OkStatus(), *held_);
   }
   FetchState(load, message.request);
@@ -342,9 +348,6 @@ void Peer::TakeState(const LoadState& load, uint64_t request, Blob state) {
                           load.state);
     }
     held_ = load.state;
-    era_ = load.state.era;
-    server_->Reset(load.state.version);
-    ForgetStep();
     snapshot_ = Blob();
     AnswerLoaded(request, absl::OkStatus(), *held_);
   });

@@ -146,6 +146,7 @@ class Peer : public TransportHandler, private StageLinks {
   absl::Time connecting_since_;
   absl::Time heard_trainer_;
   TimerId heartbeat_ = kNoTimer;
+  absl::Time next_beat_;
   TimerId hello_ = kNoTimer;
   TimerId retry_sends_ = kNoTimer;
 

@@ -171,8 +171,8 @@ void Trainer::Watch() {
     if (replica != nullptr && swarm_.OfStage(replica->member.stage).size() == 1) continue;
     Lose(suspect.incarnation, suspect.reason);
   }
-  if (phase_ == Phase::kGathering) OnAdmissionChanged();
-  if (step_run_) step_run_->Poke();
+  // A joiner may have loaded while a fence kept it out.
+  OnAdmissionChanged();
   if (phase_ != Phase::kDone) {
     watch_ = env_->Schedule(options_.config.swarm.heartbeat, [this] { Watch(); });
   }

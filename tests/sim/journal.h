@@ -55,6 +55,8 @@ class Journal {
  public:
   void Record(Addition addition);
   void Record(StateSeen state);
+  // The replica has forgotten its segments of the steps up to `through`.
+  void Freed(const ReplicaName& replica, Step through);
 
   const std::vector<Addition>& additions() const { return additions_; }
   const std::vector<StateSeen>& states() const { return states_; }

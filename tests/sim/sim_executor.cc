@@ -1,5 +1,6 @@
 #include "tests/sim/sim_executor.h"
 
+#include <limits>
 #include <cstring>
 #include <string>
 
@@ -214,6 +215,7 @@ absl::StatusOr<SegmentSum> SimExecutor::Read(Step step, const std::vector<Segmen
 
 void SimExecutor::FreeThrough(Step step) {
   book_.FreeThrough(step);
+  journal_->Freed(name_, step);
   const auto old = [step](const auto& key) { return key.first <= step; };
   for (auto* map : {&corrections_, &after_seal_}) {
     while (!map->empty() && old(map->begin()->first)) map->erase(map->begin());
@@ -258,6 +260,7 @@ absl::StatusOr<Hash128> SimExecutor::Load(const Blob& state) {
   state_.assign(values.begin(), values.end());
   kept_.clear();
   book_.Clear();
+  journal_->Freed(name_, Step{std::numeric_limits<uint64_t>::max()});
   corrections_.clear();
   after_seal_.clear();
   ++loads_;

@@ -120,19 +120,12 @@ void SwarmCheckers::CheckAdditions(const Decision& decision) {
       const auto who = admitted_.find(ToString(member.incarnation));
       if (who == admitted_.end()) continue;
       const auto& [node, life] = who->second;
-      uint32_t newest_load = 0;
       const std::vector<Addition> additions = world_->journal().Of(decision.step, stage);
-      for (const Addition& addition : additions) {
-        if (addition.replica.node == node && addition.replica.life == life) {
-          newest_load = std::max(newest_load, addition.load);
-        }
-      }
       for (const Addition& addition : additions) {
         const bool named = std::any_of(
             member.segments.begin(), member.segments.end(),
             [&](const SegmentRef& ref) { return ref.id == addition.segment; });
-        if (addition.replica.node == node && addition.replica.life == life && named &&
-            addition.load == newest_load) {
+        if (addition.replica.node == node && addition.replica.life == life && named) {
           times[addition.index] += addition.times;
         }
       }

@@ -1,17 +1,14 @@
 // Bad input: each case gives one clear line on stderr that says what is wrong, where, and what to do,
 // and a non-zero exit; nothing is left behind. Table-driven, since each case starts a process.
-#include <signal.h>
-
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <vector>
 
-#include "checkpoint/checkpoint_store.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/reactor/event_loop.h"
-#include "runtime/reactor/file_lock.h"
-#include "runtime/reactor/posix_disk.h"
 #include "runtime/reactor/zmq_transport.h"
 #include "runtime/wire/wire.h"
 #include "tests/runtime/reactor/temporary_folder.h"
@@ -57,14 +54,6 @@ class BadInputTest : public ::testing::Test {
     EXPECT_LT(end.exit_code, 128) << "killed";
     EXPECT_THAT(end.errors, AllOf(StartsWith("starling: "), line));
     EXPECT_EQ(std::count(end.errors.begin(), end.errors.end(), '\n'), 1) << end.errors;
-  }
-
-  // A run that was made and never trained: version 0 is there.
-  void MakeRun() {
-    const Finished end = Run(Train({"--local.replicas=[0,0]", "--swarm.stages=2",
-                                    "--swarm.listen=ipc://" + folder_.path() + "/nobody",
-                                    "--help"}));
-    ASSERT_EQ(end.exit_code, 0);
   }
 
   TemporaryFolder folder_;

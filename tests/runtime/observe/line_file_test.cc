@@ -10,10 +10,10 @@
 namespace starling {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using testing::MemoryDisk;
-using testing::SizeIs;
+using ::testing::SizeIs;
 
 class LineFileTest : public ::testing::Test {
  protected:

@@ -9,8 +9,8 @@
 namespace starling {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using testing::Not;
 
 class ProgressPrinterTest : public ::testing::Test {
