@@ -258,7 +258,8 @@ void StageServer::OnOffered(const WorkId& work, Incarnation to, absl::StatusCode
     }
     return;
   }
-  if (held.phase != Phase::kSending) return;
+  // What went to the fenced stays as it was reported: the trainer has decided on it.
+  if (held.phase != Phase::kSending || fenced_.count(to) > 0) return;
   held.downstream.reset();
   held.phase = Phase::kUnsent;
   if (code == absl::StatusCode::kResourceExhausted) Offer(work, held);  // links uncharged it

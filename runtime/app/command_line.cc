@@ -60,7 +60,6 @@ class CommandLine {
       : torch_(torch), app_("Starling trains one model on many unreliable machines.", "starling") {
     train_.program = resume_.program = stage_.program = std::move(program);
     app_.footer(kExamples);
-    app_.require_subcommand(1);
     app_.set_version_flag("--version", std::string("starling ") + StarlingVersion());
     AddTrain();
     AddResume();
@@ -176,7 +175,6 @@ class CommandLine {
 
   void AddConfig() {
     CLI::App* const config = app_.add_subcommand("config", "Look at a run file");
-    config->require_subcommand(1);
     CLI::App* const print =
         AddWithOverrides(config, "print", "Every key, as resolved", &config_.overrides,
                          [this] { return PrintConfig(config_); });
@@ -190,7 +188,6 @@ class CommandLine {
 
   void AddCheckpoint() {
     CLI::App* const checkpoint = app_.add_subcommand("checkpoint", "Look after checkpoints");
-    checkpoint->require_subcommand(1);
     CLI::App* const list = checkpoint->add_subcommand("ls", "The checkpoints of a run");
     list->add_option("run_dir", path_, "The run's directory")->required();
     list->callback([this] { chosen_.run = [this] { return ListCheckpoints(path_); }; });
@@ -243,6 +240,16 @@ int RunCommandLine(int argc, char** argv, const TorchCommands* torch) {
     return line.app().exit(asked);
   } catch (const CLI::ParseError& error) {
     return Fail(absl::StrCat(error.what(), "; see starling --help"), kUsage);
+  }
+  if (!line.chosen().run) {
+    const auto given = line.app().get_subcommands();
+    return Fail(given.empty() ? "name a command: train, stage, resume, status, generate, doctor, "
+                                "config or checkpoint; see starling --help"
+                              : absl::StrCat(given[0]->get_name(),
+                                             " needs a command of its own: see "
+                                             "starling ",
+                                             given[0]->get_name(), " --help"),
+                kUsage);
   }
   if (line.chosen().needs_torch && torch == nullptr) return BecomeTorchProgram(argv);
   const absl::Status status = line.chosen().run();

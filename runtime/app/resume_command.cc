@@ -42,6 +42,7 @@ absl::Status Resume(const ResumeArgs& args) {
   STARLING_ASSIGN_OR_RETURN(
       RunPlan plan, ReopenRun(disk, args.run_directory, args.overrides, args.accept_new_text));
   plan.program = args.program;
+  STARLING_RETURN_IF_ERROR(SetDamagedAside(disk, plan));
   int ended = 0;
   EndStaleReplicas(disk, plan.directory, &ended);
   if (ended > 0) {

@@ -109,22 +109,35 @@ absl::StatusOr<std::string> ReadAddress(Disk& disk, const std::string& directory
   return text->substr(0, text->find('\n'));
 }
 
-absl::StatusOr<CheckpointInfo> NewestWholeCheckpoint(Disk& disk, const std::string& folder,
-                                                     std::vector<std::string>* notices) {
+absl::Status FindStart(Disk& disk, const std::string& folder, RunPlan* plan) {
   STARLING_ASSIGN_OR_RETURN(std::vector<CheckpointInfo> all, CheckpointStore(folder).List(disk));
   if (all.empty()) return absl::NotFoundError(absl::StrCat("there is no checkpoint in ", folder));
   std::string newest_problem;
   for (auto info = all.rbegin(); info != all.rend(); ++info) {
     const absl::StatusOr<VerifyReport> report = Verify(disk, *info);
-    if (report.ok() && report->ok()) return *info;
-    std::string problem =
+    if (report.ok() && report->ok()) {
+      plan->start = *info;
+      return absl::OkStatus();
+    }
+    const std::string problem =
         report.ok() ? absl::StrCat("checkpoint ", info->path, ": ", report->problems.front())
                     : std::string(report.status().message());
     if (newest_problem.empty()) newest_problem = problem;
-    notices->push_back(absl::StrCat("skipped a damaged checkpoint: ", problem));
+    plan->damaged.push_back(*info);
+    plan->notices.push_back(absl::StrCat("skipped a damaged checkpoint: ", problem));
   }
   return absl::DataLossError(
       absl::StrCat("no checkpoint in ", folder, " is whole; the newest: ", newest_problem));
+}
+
+absl::Status SetDamagedAside(Disk& disk, const RunPlan& plan) {
+  const std::string folder = plan.directory + "/checkpoints";
+  for (const CheckpointInfo& info : plan.damaged) {
+    const std::string aside = absl::StrCat(folder, "/damaged-", info.name);
+    STARLING_RETURN_IF_ERROR(disk.RemoveTree(aside));
+    STARLING_RETURN_IF_ERROR(disk.Rename(info.path, aside));
+  }
+  return plan.damaged.empty() ? absl::OkStatus() : disk.SyncDirectory(folder);
 }
 
 absl::StatusOr<RunPlan> PlanNewRun(Disk& disk, const std::string& run_file,
@@ -182,8 +195,7 @@ absl::StatusOr<RunPlan> ReopenRun(Disk& disk, const std::string& directory,
 
   STARLING_ASSIGN_OR_RETURN(const DecisionLogState log,
                             ReadDecisionLog(disk, plan.directory + "/decisions.jsonl"));
-  STARLING_ASSIGN_OR_RETURN(
-      plan.start, NewestWholeCheckpoint(disk, plan.directory + "/checkpoints", &plan.notices));
+  STARLING_RETURN_IF_ERROR(FindStart(disk, plan.directory + "/checkpoints", &plan));
   STARLING_ASSIGN_OR_RETURN(const Manifest manifest, LoadManifest(disk, plan.start));
   STARLING_RETURN_IF_ERROR(CheckModelShape(plan.start, manifest, plan.layouts));
   plan.start_meta = manifest.meta;

@@ -40,7 +40,8 @@ struct RunPlan {
   uint64_t last_record = 0;
   CheckpointInfo start;
   CheckpointMeta start_meta;
-  std::vector<std::string> notices;  // for the user, before the run begins
+  std::vector<CheckpointInfo> damaged;  // newer than `start`
+  std::vector<std::string> notices;     // for the user, before the run begins
 };
 
 // Reads and checks the run file and its text. Makes nothing. `directory` empty: runs/<date>-<time>.
@@ -71,11 +72,13 @@ absl::StatusOr<RunConfig> ReadRunConfig(Disk& disk, const std::string& directory
 // Where the trainer of a run directory is reached.
 absl::StatusOr<std::string> ReadAddress(Disk& disk, const std::string& directory);
 
-// The newest checkpoint in `folder` that has nothing wrong with it. What is wrong with newer ones
-// is added to `notices`.
+// Finds the newest checkpoint in `folder` that has nothing wrong with it, as `start`; newer ones go
+// to `damaged`, what is wrong with them to `notices`.
 //   not found: there is none; data loss: none is whole.
-absl::StatusOr<CheckpointInfo> NewestWholeCheckpoint(Disk& disk, const std::string& folder,
-                                                     std::vector<std::string>* notices);
+absl::Status FindStart(Disk& disk, const std::string& folder, RunPlan* plan);
+
+// Renames the damaged checkpoints, so that they are not counted among those to keep.
+absl::Status SetDamagedAside(Disk& disk, const RunPlan& plan);
 
 }  // namespace starling
 

@@ -138,8 +138,8 @@ void PrintRunEnd(const RunPlan& plan, const RunRecords& records, bool complete) 
   } else {
     PrintLine(absl::StrCat(resume, "   # go on"));
   }
-  PrintLine(absl::StrCat("  ", plan.program, " generate ", plan.directory,
-                         " --prompt \"namespace \""));
+  PrintLine(
+      absl::StrCat("  ", plan.program, " generate ", plan.directory, " --prompt \"namespace \""));
   PrintLine(absl::StrCat("  ", plan.program,
                          " stage --join ADDRESS   # while a run trains, from another terminal: one "
                          "replica more"));

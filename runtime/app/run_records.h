@@ -42,8 +42,8 @@ class RunRecords {
 // Before the first step: the model, what a replica of each stage holds, the text, the directory.
 void PrintRunHeader(const RunPlan& plan);
 
-// After the last one: validation loss, checkpoint, what to try next, and, where every step was taken
-// (`complete`), a sample from the model.
+// After the last one: validation loss, checkpoint, what to try next, and a sample from the model
+// where every step was taken (`complete`).
 void PrintRunEnd(const RunPlan& plan, const RunRecords& records, bool complete);
 
 }  // namespace starling

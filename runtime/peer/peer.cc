@@ -143,6 +143,7 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   wire.seed = env_->Random();
   wiring_ = std::make_unique<Wiring>(wire);
   members_.clear();
+  fenced_.clear();
   unknown_senders_.clear();
   view_number_ = 0;
   ForgetStep();
@@ -253,7 +254,7 @@ void Peer::DispatchFromTrainer(const Message& message) {
     server_->OnCancel(*cancel);
     Reply(message, Ack{});
   } else if (const auto* fence = std::get_if<Fence>(&message.body)) {
-    for (Incarnation fenced : fence->fenced) outbox_.CancelTo(fenced);
+    On(*fence);
     Reply(message, server_->OnFence(*fence));
   } else if (const auto* seal = std::get_if<Seal>(&message.body)) {
     On(*seal, message);
@@ -264,14 +265,30 @@ void Peer::DispatchFromTrainer(const Message& message) {
   }
 }
 
+// From the promise on nothing is sent to the fenced, though the View without them may come later.
+void Peer::On(const Fence& fence) {
+  for (Incarnation fenced : fence.fenced) {
+    fenced_.insert(fenced);
+    members_.erase(fenced);
+    outbox_.CancelTo(fenced);
+  }
+  SetCandidates();
+}
+
+void Peer::SetCandidates() {
+  std::vector<Incarnation> next;
+  for (const auto& [incarnation, member] : members_) {
+    if (member.stage == Next(stage_)) next.push_back(incarnation);
+  }
+  wiring_->SetCandidates(next);
+}
+
 void Peer::On(const View& view) {
   if (view.number <= view_number_) return;
   view_number_ = view.number;
   std::map<Incarnation, Member> members;
-  std::vector<Incarnation> next;
   for (const Member& member : view.members) {
-    members[member.incarnation] = member;
-    if (member.stage == Next(stage_)) next.push_back(member.incarnation);
+    if (fenced_.count(member.incarnation) == 0) members[member.incarnation] = member;
     if (member.incarnation == self_) state_ = State::kServing;
   }
   for (const auto& [incarnation, member] : members_) {
@@ -281,7 +298,7 @@ void Peer::On(const View& view) {
     }
   }
   members_ = std::move(members);
-  wiring_->SetCandidates(next);
+  SetCandidates();
   std::deque<Message> waiting;
   waiting.swap(unknown_senders_);
   for (const Message& message : waiting) Dispatch(message);

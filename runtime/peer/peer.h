@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -98,6 +99,7 @@ class Peer : public TransportHandler, private StageLinks {
   void Dispatch(const Message& message);
   void DispatchFromTrainer(const Message& message);
   void On(const View& view);
+  void On(const Fence& fence);
   void On(const LoadState& load, const Message& message);
   void On(const Seal& seal, const Message& message);
   void On(const Reduce& reduce, const Message& message);
@@ -116,6 +118,7 @@ class Peer : public TransportHandler, private StageLinks {
   void AnswerChunk(const Fetch& fetch, uint64_t request);
   void Finished(const Decision& decision, uint64_t request, Hash128 hash);
   void ScheduleRetry();
+  void SetCandidates();
 
   bool FromTrainer(const Message& message) const;
   const Endpoint* AddressOf(Incarnation incarnation) const;
@@ -153,11 +156,11 @@ class Peer : public TransportHandler, private StageLinks {
   // Who else there is
   uint64_t view_number_ = 0;
   std::map<Incarnation, Member> members_;
+  std::set<Incarnation> fenced_;         // never spoken to again
   std::deque<Message> unknown_senders_;  // waiting for a View that names them; bounded
   std::unique_ptr<Wiring> wiring_;       // to the next stage
 
   // What we serve
-  std::unique_ptr<Compute> compute_;
   std::unique_ptr<StageServer> server_;
   std::optional<StateName> held_;        // the last state whose hash is known
   std::unique_ptr<StateFetcher> fetcher_;
@@ -174,6 +177,9 @@ class Peer : public TransportHandler, private StageLinks {
   Blob snapshot_;
   bool snapshot_pending_ = false;
   std::vector<std::pair<Fetch, uint64_t>> waiting_fetches_;
+
+  // Last, so that it goes first: what it still has to answer uses the others.
+  std::unique_ptr<Compute> compute_;
 };
 
 }  // namespace starling

@@ -1,6 +1,7 @@
 #include "runtime/trainer/ledger.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "runtime/base/check.h"
@@ -8,28 +9,29 @@
 namespace starling {
 namespace {
 
-const HeldWork* Find(const Ledger::FenceAnswers& answers, Incarnation holder, uint32_t index,
-                     AttemptId attempt) {
-  const auto it = answers.find(holder);
-  if (it == answers.end()) return nullptr;
-  for (const HeldWork& held : it->second) {
+const HeldWork* Find(const std::vector<HeldWork>& works, uint32_t index, AttemptId attempt) {
+  for (const HeldWork& held : works) {
     if (held.work.id.index == index && held.work.attempt == attempt) return &held;
   }
   return nullptr;
 }
 
-// The live replica that accepted this attempt from `upstream`, which is gone.
-std::optional<Incarnation> AcceptedFrom(const Ledger::FenceAnswers& answers, Incarnation upstream,
-                                        uint32_t index, AttemptId attempt) {
-  for (const auto& [holder, works] : answers) {
-    for (const HeldWork& held : works) {
-      if (held.work.id.index == index && held.work.attempt == attempt &&
-          held.upstream == upstream) {
-        return holder;
-      }
-    }
+struct Holder {
+  uint32_t stage = 0;
+  Incarnation incarnation;
+};
+
+// The live replica of the lowest stage in [begin, end) that accepted this attempt. A stage has one
+// at most.
+std::optional<Holder> FirstLive(const Ledger::FenceAnswers& answers, uint32_t begin, uint32_t end,
+                                uint32_t index, AttemptId attempt) {
+  std::optional<Holder> first;
+  for (const auto& [incarnation, answer] : answers) {
+    const uint32_t stage = Value(answer.stage);
+    if (stage < begin || stage >= end || (first && first->stage <= stage)) continue;
+    if (Find(answer.held, index, attempt) != nullptr) first = Holder{stage, incarnation};
   }
-  return std::nullopt;
+  return first;
 }
 
 }  // namespace
@@ -37,7 +39,7 @@ std::optional<Incarnation> AcceptedFrom(const Ledger::FenceAnswers& answers, Inc
 Ledger::Ledger(uint32_t stages, uint32_t microbatches)
     : stages_(stages),
       attempts_(microbatches),
-      covered_(microbatches, std::vector<std::optional<Incarnation>>(stages)),
+      covered_(microbatches, std::vector<Cell>(stages)),
       missing_(static_cast<uint64_t>(stages) * microbatches) {}
 
 void Ledger::OnSent(uint32_t index, AttemptId attempt, std::vector<StageId> add_at,
@@ -46,7 +48,7 @@ void Ledger::OnSent(uint32_t index, AttemptId attempt, std::vector<StageId> add_
   record.id = attempt;
   record.adds.assign(stages_, add_at.empty());
   for (StageId stage : add_at) record.adds[Value(stage)] = true;
-  record.chains.push_back({0, first});
+  record.chains.push_back({0, stages_, first});
   attempts_[index].push_back(std::move(record));
 }
 
@@ -61,53 +63,61 @@ void Ledger::OnAdded(uint32_t index, AttemptId attempt, StageId stage, Incarnati
   if (index >= attempts_.size() || Value(stage) >= stages_) return;
   for (const Attempt& known : attempts_[index]) {
     if (known.id == attempt && known.voided.count(Value(stage)) == 0) {
-      Cover(Value(stage), index, by);
+      Update(index, Value(stage), [&](Cell& cell) { cell[attempt] = by; });
     }
   }
 }
 
 bool Ledger::complete(uint32_t index) const {
   return std::all_of(covered_[index].begin(), covered_[index].end(),
-                     [](const auto& holder) { return holder.has_value(); });
+                     [](const Cell& cell) { return !cell.empty(); });
 }
 
-void Ledger::Cover(uint32_t stage, uint32_t index, std::optional<Incarnation> by) {
-  std::optional<Incarnation>& cell = covered_[index][stage];
-  if (cell.has_value() && !by.has_value()) ++missing_;
-  if (!cell.has_value() && by.has_value()) --missing_;
-  cell = by;
+template <typename Change>
+bool Ledger::Update(uint32_t index, uint32_t stage, Change change) {
+  Cell& cell = covered_[index][stage];
+  const bool was_empty = cell.empty();
+  change(cell);
+  if (was_empty && !cell.empty()) --missing_;
+  if (!was_empty && cell.empty()) ++missing_;
+  return !was_empty && cell.empty();
 }
 
 void Ledger::Follow(const Chain& chain, const Attempt& attempt, uint32_t index,
                     const FenceAnswers& answers, std::vector<bool>* alive,
                     std::vector<Chain>* survivors, std::vector<HolderWork>* cancels) const {
-  Chain stretch = chain;  // from here to `stage`, all wait for one gradient
+  uint32_t begin = chain.begin;  // from here to `stage`, all wait for one gradient
+  Incarnation first = chain.holder;
   std::vector<HolderWork> waiting;
   Incarnation holder = chain.holder;
   const auto survives_to = [&](uint32_t end) {
-    std::fill(alive->begin() + stretch.stage, alive->begin() + end, true);
-    survivors->push_back(stretch);
+    std::fill(alive->begin() + begin, alive->begin() + end, true);
+    survivors->push_back({begin, end, first});
     waiting.clear();
   };
-  for (uint32_t stage = chain.stage; stage < stages_; ++stage) {
-    if (answers.count(holder) == 0) {
-      // Gone, and with it all above that wait for its gradient. What it had passed on lives.
+  for (uint32_t stage = chain.begin; stage < chain.end; ++stage) {
+    const auto answer = answers.find(holder);
+    if (answer == answers.end()) {
+      // Gone, and with it all above that wait for its gradient. What had been passed on lives,
+      // though replicas of several stages in a row may be gone.
       cancels->insert(cancels->end(), waiting.begin(), waiting.end());
       waiting.clear();
-      const auto next = AcceptedFrom(answers, holder, index, attempt.id);
+      const auto next = FirstLive(answers, stage + 1, chain.end, index, attempt.id);
       if (!next) return;
-      holder = *next;
-      stretch = Chain{stage + 1, holder};
+      holder = first = next->incarnation;
+      begin = next->stage;
+      stage = begin - 1;
       continue;
     }
-    const HeldWork* held = Find(answers, holder, index, attempt.id);
-    if (held == nullptr) return survives_to(stages_);  // on its way between two live replicas
+    const HeldWork* held = Find(answer->second.held, index, attempt.id);
+    // On its way between two live replicas, or not passed on yet: then it will be, to a live one.
+    if (held == nullptr) return survives_to(chain.end);
+    if (held->state == HeldState::kOpen && !held->downstream) return survives_to(chain.end);
     if (held->state == HeldState::kAdded) {
       survives_to(stage + 1);
       if (!held->downstream) return;
-      stretch = Chain{stage + 1, *held->downstream};
-    } else if (!held->downstream) {
-      return survives_to(stages_);  // not passed on yet; it will be, to a live replica
+      begin = stage + 1;
+      first = *held->downstream;
     } else {
       waiting.push_back({holder, held->work});
     }
@@ -133,11 +143,13 @@ Ledger::Repair Ledger::Resolve(const FenceAnswers& answers) {
       }
     }
     for (uint32_t stage = 0; stage < stages_; ++stage) {
-      const auto& by = covered_[index][stage];
-      if (by && (answers.count(*by) == 0 || !held[stage])) {
-        ++repair.added_and_lost;
-        Cover(stage, index, std::nullopt);
-      }
+      const bool lost = Update(index, stage, [&](Cell& cell) {
+        for (auto it = cell.begin(); it != cell.end();) {
+          const bool gone = !held[stage] || answers.count(it->second) == 0;
+          it = gone ? cell.erase(it) : std::next(it);
+        }
+      });
+      if (lost) ++repair.added_and_lost;
       if (!held[stage] && was_sent(index)) repair.replays[index].push_back(StageId{stage});
     }
   }
@@ -150,17 +162,19 @@ void Ledger::Void(StageId stage, const std::vector<SegmentEntry>& entries) {
     for (Attempt& attempt : attempts_[entry.index]) {
       if (attempt.id == entry.attempt) attempt.voided.insert(Value(stage));
     }
-    Cover(Value(stage), entry.index, std::nullopt);
+    Update(entry.index, Value(stage), [&](Cell& cell) { cell.erase(entry.attempt); });
   }
 }
 
-void Ledger::Lose(StageId stage, uint32_t index) { Cover(Value(stage), index, std::nullopt); }
+void Ledger::Lose(StageId stage, uint32_t index) {
+  Update(index, Value(stage), [](Cell& cell) { cell.clear(); });
+}
 
 std::map<uint32_t, std::vector<StageId>> Ledger::MissingStages() const {
   std::map<uint32_t, std::vector<StageId>> missing;
   for (uint32_t index = 0; index < covered_.size(); ++index) {
     for (uint32_t stage = 0; stage < stages_; ++stage) {
-      if (!covered_[index][stage]) missing[index].push_back(StageId{stage});
+      if (covered_[index][stage].empty()) missing[index].push_back(StageId{stage});
     }
   }
   return missing;

@@ -23,7 +23,11 @@ namespace starling {
 class Ledger {
  public:
   // What each live replica answered to a fence; a holder not in it is gone.
-  using FenceAnswers = std::map<Incarnation, std::vector<HeldWork>>;
+  struct FenceAnswer {
+    StageId stage{0};  // which it serves
+    std::vector<HeldWork> held;
+  };
+  using FenceAnswers = std::map<Incarnation, FenceAnswer>;
 
   struct HolderWork {
     Incarnation holder;
@@ -55,8 +59,8 @@ class Ledger {
   // After a fence was answered by every live replica.
   Repair Resolve(const FenceAnswers& answers);
 
-  // Additions that will not be counted: a segment was voided. Replays come from the next Resolve or
-  // from MissingStages.
+  // Additions that will not be counted: a segment was voided. What another attempt has added there
+  // stays covered by it. Replays come from the next Resolve or from MissingStages.
   void Void(StageId stage, const std::vector<SegmentEntry>& entries);
   // A sealed list lacks what a notice promised.
   void Lose(StageId stage, uint32_t index);
@@ -65,9 +69,11 @@ class Ledger {
   bool was_sent(uint32_t index) const { return !attempts_[index].empty(); }
 
  private:
-  // A live stretch of an attempt: from this stage on, first held by this replica.
+  // A live stretch of an attempt: stages [begin, end), the first of them held by this replica. The
+  // chains of an attempt are disjoint; only its last one may still grow, up to the last stage.
   struct Chain {
-    uint32_t stage = 0;
+    uint32_t begin = 0;
+    uint32_t end = 0;
     Incarnation holder;
   };
   struct Attempt {
@@ -81,12 +87,17 @@ class Ledger {
   void Follow(const Chain& chain, const Attempt& attempt, uint32_t index, const FenceAnswers& answers,
               std::vector<bool>* alive, std::vector<Chain>* survivors,
               std::vector<HolderWork>* cancels) const;
-  void Cover(uint32_t stage, uint32_t index, std::optional<Incarnation> by);
+
+  // Which attempts a notice says were added, and by whom.
+  using Cell = std::map<AttemptId, Incarnation>;
+  // Changes a cell by `change`, and keeps count of the empty ones. True if that emptied it.
+  template <typename Change>
+  bool Update(uint32_t index, uint32_t stage, Change change);
 
   const uint32_t stages_;
-  std::vector<std::vector<Attempt>> attempts_;                        // by index
-  std::vector<std::vector<std::optional<Incarnation>>> covered_;      // [index][stage], by hint
-  uint64_t missing_;
+  std::vector<std::vector<Attempt>> attempts_;  // by index
+  std::vector<std::vector<Cell>> covered_;      // [index][stage], by hint
+  uint64_t missing_;                            // empty cells
 };
 
 }  // namespace starling

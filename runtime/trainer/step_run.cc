@@ -49,6 +49,12 @@ void StepRun::Poke() {
   MaybeSeal();
 }
 
+void StepRun::OnMemberAdded() {
+  STARLING_CHECK(phase_ == Phase::kRunning || phase_ == Phase::kFencing);
+  if (phase_ == Phase::kFencing) return SendFence();
+  Poke();
+}
+
 const char* StepRun::phase_name() const {
   switch (phase_) {
     case Phase::kRunning:
@@ -172,12 +178,13 @@ void StepRun::SendFence() {
   if (swarm_->replicas().empty()) return OnFenceAnswered();  // no one is left to promise
   for (const auto& [incarnation, replica] : swarm_->replicas()) {
     swarm_->Ask(incarnation, fence,
-                [this, incarnation = incarnation, number = fence_number_,
+                [this, incarnation = incarnation, stage = replica.member.stage,
+                 number = fence_number_,
                  alive = std::weak_ptr<bool>(alive_)](const Message& reply) {
                   const auto* ack = std::get_if<FenceAck>(&reply.body);
                   if (alive.expired() || ack == nullptr) return;
                   if (phase_ != Phase::kFencing || number != fence_number_) return;
-                  fence_answers_[incarnation] = ack->held;
+                  fence_answers_[incarnation] = {stage, ack->held};
                   if (fence_answers_.size() == swarm_->replicas().size()) OnFenceAnswered();
                 });
   }

@@ -157,6 +157,7 @@ void Trainer::OnLinkLost(const Endpoint& peer) {
       return Fence(incarnation, "connection lost");
     }
   }
+  if (admitting_) lost_while_admitting_.insert(peer.control);
 }
 
 void Trainer::Watch() {
@@ -167,8 +168,11 @@ void Trainer::Watch() {
   last_watch_ = now;
   for (const FailureDetector::Suspect& suspect : detector_.Overdue(now)) {
     const Replica* replica = swarm_.Find(suspect.incarnation);
-    // Silence alone does not cost a stage its last replica.
-    if (replica != nullptr && swarm_.OfStage(replica->member.stage).size() == 1) continue;
+    // Silence alone does not cost a stage its last replica, unless one waits to take its place.
+    if (replica != nullptr && swarm_.OfStage(replica->member.stage).size() == 1 &&
+        admission_.LoadedPerStage()[Value(replica->member.stage)] == 0) {
+      continue;
+    }
     Lose(suspect.incarnation, suspect.reason);
   }
   // A joiner may have loaded while a fence kept it out.
@@ -254,6 +258,7 @@ void Trainer::AdmitLoaded() {
   Decision record = NewRecord();
   for (const Replica& replica : ready) record.joins.push_back(replica.member);
   admitting_ = true;
+  lost_while_admitting_.clear();
   log_.Append(record, [this, record, ready, at = version_, era = swarm_.era()](
                           absl::Status status) {
     admitting_ = false;
@@ -288,6 +293,9 @@ void Trainer::Admitted(std::vector<Replica> replicas, Version at, Era era) {
     BeginStep();
   } else if (step_run_) {
     step_run_->OnMemberAdded();
+  }
+  for (const std::string& control : std::exchange(lost_while_admitting_, {})) {
+    OnLinkLost({control, ""});
   }
   OnAdmissionChanged();
 }

@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -131,6 +132,7 @@ class Trainer : public TransportHandler {
   uint64_t record_number_ = 0;
   std::vector<Incarnation> unrecorded_leaves_;
   bool admitting_ = false;  // a record with joins is being persisted
+  std::set<std::string> lost_while_admitting_;  // control addresses
   bool deciding_ = false;   // a step's record is being persisted
 
   // The state of each stage at version_; none until a replica has acknowledged it.

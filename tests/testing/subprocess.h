@@ -9,8 +9,8 @@
 //   train.Signal(SIGKILL);
 //   EXPECT_EQ(train.WaitForExit(), 128 + SIGKILL);
 //
-// Nothing here waits longer than its limit, which is generous: reaching one is a failure. Waiting is
-// for a condition, looked at every few milliseconds.
+// Nothing here waits longer than its limit, which is generous: reaching one is a failure. Waiting
+// is for a condition, looked at every few milliseconds.
 #ifndef STARLING_TESTS_TESTING_SUBPROCESS_H_
 #define STARLING_TESTS_TESTING_SUBPROCESS_H_
 
@@ -38,10 +38,10 @@ void WriteFileText(const std::string& path, const std::string& text);
 class Subprocess {
  public:
   struct Options {
-    std::vector<std::string> arguments;            // the program first
-    std::vector<std::string> environment;          // "NAME=value", in addition
-    std::string directory;                         // to run in; empty: this process's
-    std::optional<uint64_t> file_size_limit;       // bytes; writing beyond fails, as on a full disk
+    std::vector<std::string> arguments;       // the program first
+    std::vector<std::string> environment;     // "NAME=value", in addition
+    std::string directory;                    // to run in; empty: this process's
+    std::optional<uint64_t> file_size_limit;  // bytes; writing beyond fails, as on a full disk
   };
 
   // Starts it, in a process group of its own.

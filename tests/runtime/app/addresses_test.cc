@@ -7,12 +7,14 @@ namespace {
 
 TEST(ParseAddressTest, SchemeMayBeLeftOut) {
   EXPECT_EQ(*ParseAddress("10.0.0.7:49200"), "tcp://10.0.0.7:49200");
-  EXPECT_EQ(*ParseAddress("tcp://[::1]:49200"), "tcp://[::1]:49200");
+  EXPECT_EQ(*ParseAddress("tcp://[::1]:49200"), "tcp://[::1]:49200");  // style: allow, text only
   EXPECT_EQ(*ParseAddress("ipc:///run/a"), "ipc:///run/a");
 }
 
 TEST(ParseAddressTest, WhatNobodyCanConnectToIsInvalid) {
-  for (const char* text : {"", "host", "host:", ":1", "host:0", "host:70000", "tcp://*:5", "tcp://h:*"}) {
+  for (const char* text :
+       {"", "host", "host:", ":1", "host:0", "host:70000", "tcp://h:*",
+        "tcp://*:5"}) {  // style: allow, text only
     EXPECT_EQ(ParseAddress(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
   }
 }

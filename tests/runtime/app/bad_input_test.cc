@@ -1,5 +1,5 @@
-// Bad input: each case gives one clear line on stderr that says what is wrong, where, and what to do,
-// and a non-zero exit; nothing is left behind. Table-driven, since each case starts a process.
+// Bad input: each case gives one clear line on stderr that says what is wrong, where, and what to
+// do, and a non-zero exit; nothing is left behind. Table-driven, since each case starts a process.
 #include <algorithm>
 #include <filesystem>
 #include <string>
@@ -66,8 +66,10 @@ TEST_F(BadInputTest, CommandLine) {
     std::vector<std::string> arguments;
     const char* says;
   } cases[] = {
-      {{}, "subcommand"},
+      {{}, "name a command"},
       {{"fly"}, "fly"},
+      {{"config"}, "config needs"},
+      {{"config", "fly"}, "fly"},
       {{"train"}, "run_file"},
       {{"train", file_, "--steps=5"}, "--steps=5"},
       {{"train", file_, "--train.steps", "5"}, "--section.key=value"},
@@ -107,7 +109,7 @@ TEST_F(BadInputTest, RunFileNamesFileLineAndKey) {
 TEST_F(BadInputTest, TextThatIsMissingOrTooShort) {
   const std::string none = "--data.text=[\"" + folder_.path() + "/*.none\"]";
   ExpectOneLine(Run(Train({"--swarm.stages=2", none})), HasSubstr("*.none"));
-  ExpectOneLine(Run(Train({"--swarm.stages=2", "--model.context=4096"})), HasSubstr("too little"));
+  ExpectOneLine(Run(Train({"--swarm.stages=2", "--model.context=4096"})), HasSubstr("too few"));
   EXPECT_FALSE(std::filesystem::exists(run_));
 }
 

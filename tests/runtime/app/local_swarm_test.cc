@@ -76,7 +76,8 @@ TEST_F(LocalSwarmTest, EveryPlaceIsFilledWithItsStageAndThreads) {
   Serve("echo \"$@\" threads=$OMP_NUM_THREADS; " + wait_);
   auto swarm = Start();
   EXPECT_TRUE(WaitUntil([&] { return !Log(1, 0).empty() && !Log(0, 1).empty(); }));
-  EXPECT_THAT(Log(1, 0), HasSubstr("stage --join " + options_.join + " --stage 1 --threads 3 --child"));
+  EXPECT_THAT(Log(1, 0),
+              HasSubstr("stage --join " + options_.join + " --stage 1 --threads 3 --child"));
   EXPECT_THAT(Log(0, 1), HasSubstr("--stage 0"));
   EXPECT_THAT(Log(0, 1), HasSubstr("threads=3"));
 }
@@ -88,16 +89,18 @@ TEST_F(LocalSwarmTest, KilledReplicaIsStartedAgainWithoutBeingCountedAsBroken) {
   std::set<uint64_t> seen;
   for (size_t deaths = 1; deaths <= 2 * LocalSwarm::kQuickDeaths; ++deaths) {
     uint64_t pid = 0;
-    ASSERT_TRUE(loop_.RunUntil([&] {
-      const std::string json = FileText(folder_.path() + "/local.json");
-      const size_t at = json.find("\"pid\":");
-      pid = at == std::string::npos ? 0 : std::stoull(json.substr(at + 6));
-      if (pid == 0 || !swarm->IsAlive(pid)) {
-        loop_.Schedule(absl::Milliseconds(5), [] {});
-        return false;
-      }
-      return true;
-    }, kLimit));
+    ASSERT_TRUE(loop_.RunUntil(
+        [&] {
+          const std::string json = FileText(folder_.path() + "/local.json");
+          const size_t at = json.find("\"pid\":");
+          pid = at == std::string::npos ? 0 : std::stoull(json.substr(at + 6));
+          if (pid == 0 || !swarm->IsAlive(pid)) {
+            loop_.Schedule(absl::Milliseconds(5), [] {});
+            return false;
+          }
+          return true;
+        },
+        kLimit));
     EXPECT_TRUE(seen.insert(pid).second);
     swarm->OnJoined(pid);
     swarm->Kill(pid);

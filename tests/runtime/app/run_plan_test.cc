@@ -20,10 +20,13 @@ class RunPlanTest : public ::testing::Test {
  protected:
   RunPlanTest() : run_(folder_.path() + "/run"), file_(folder_.path() + "/run.toml") {
     WriteText("a little text. ");
-    WriteFileText(file_, "[model]\nlayers = 2\nwidth = 8\nheads = 2\ncontext = 8\n"
-                         "[data]\ntext = [\"" + folder_.path() + "/text\"]\n"
-                         "[train]\nsteps = 10\nglobal_batch = 4\nmicrobatch = 2\n"
-                         "[swarm]\nstages = 2\n[checkpoint]\nevery = 5\n");
+    WriteFileText(file_,
+                  "[model]\nlayers = 2\nwidth = 8\nheads = 2\ncontext = 8\n"
+                  "[data]\ntext = [\"" +
+                      folder_.path() +
+                      "/text\"]\n"
+                      "[train]\nsteps = 10\nglobal_batch = 4\nmicrobatch = 2\n"
+                      "[swarm]\nstages = 2\n[checkpoint]\nevery = 5\n");
   }
 
   void WriteText(const std::string& piece) {
@@ -76,8 +79,9 @@ TEST_F(RunPlanTest, DirectoryThatCannotBeFilledIsRemovedAgain) {
 }
 
 TEST_F(RunPlanTest, RelativeTextIsFoundFromElsewhereLater) {
-  WriteFileText(file_, "[data]\ntext = [\"text*\"]\nvalidation = 0.5\n[model]\ncontext = 8\n"
-                       "[train]\nglobal_batch = 1\nmicrobatch = 1\n");
+  WriteFileText(file_,
+                "[data]\ntext = [\"text*\"]\nvalidation = 0.5\n[model]\ncontext = 8\n"
+                "[train]\nglobal_batch = 1\nmicrobatch = 1\n");
   const std::filesystem::path here = std::filesystem::current_path();
   std::filesystem::current_path(folder_.path());
   const auto plan = Plan();
@@ -136,6 +140,13 @@ TEST_F(RunPlanTest, DamagedNewestCheckpointGivesWayToTheOneBefore) {
   ASSERT_TRUE(reopened.ok()) << reopened.status();
   EXPECT_EQ(reopened->start.version, Version{0});
   EXPECT_THAT(reopened->notices, ElementsAre(HasSubstr("step-00000005")));
+
+  // A damaged one that counts among the newest to keep would cost a whole one.
+  ASSERT_TRUE(SetDamagedAside(disk_, *reopened).ok());
+  CheckpointStore store(run_ + "/checkpoints");
+  ASSERT_TRUE(store.Prune(disk_, 1).ok());
+  EXPECT_EQ(store.Newest(disk_)->version, Version{0});
+  EXPECT_TRUE(disk_.Exists(run_ + "/checkpoints/damaged-step-00000005"));
 }
 
 TEST_F(RunPlanTest, FolderThatIsNoRunIsNotFound) {
