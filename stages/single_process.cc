@@ -5,7 +5,6 @@
 
 #include "runtime/base/lane.h"
 #include "runtime/base/status_macros.h"
-#include "stages/non_finite.h"
 #include "stages/schedule.h"
 
 namespace starling {
@@ -49,8 +48,10 @@ absl::StatusOr<SingleProcess::StepResult> SingleProcess::RunStep(Step step) {
   for (uint32_t index = 0; index < microbatches; ++index) {
     const WorkId work{MicrobatchId{step, WorkKind::kTrain, index}, AttemptId{}};
     const absl::StatusOr<ForwardOutput> output = Forward(work);
-    if (IsNonFiniteLoss(output.status())) return Skip(step, output.status());
     STARLING_RETURN_IF_ERROR(output.status());
+    if (!std::isfinite(output->loss_sum)) {
+      return Skip(step, absl::InternalError("the loss of " + ToString(work.id) + " is not finite"));
+    }
     loss_sum += output->loss_sum;
     result.tokens += output->tokens;
     BackwardInput backward;

@@ -195,11 +195,11 @@ void StageServer::StartForward(const WorkId& work, Held& held) {
 }
 
 void StageServer::OnForwardDone(const WorkId& work, absl::StatusOr<ForwardOutput> output) {
-  device_busy_ = false;
-  if (!output.ok()) {
+  if (!output.ok()) {  // nothing more is run until a Reset
     if (!absl::IsCancelled(output.status())) links_->DeviceFailed(output.status());
     return;
   }
+  device_busy_ = false;
   Smooth(&forward_s_, output->took);
   const auto it = held_.find(work);
   if (it == held_.end()) {
@@ -279,11 +279,11 @@ void StageServer::StartBackward(const WorkId& work, Held& held) {
 }
 
 void StageServer::OnBackwardDone(const WorkId& work, absl::StatusOr<BackwardOutput> output) {
-  device_busy_ = false;
-  if (!output.ok()) {
+  if (!output.ok()) {  // nothing more is run until a Reset
     if (!absl::IsCancelled(output.status())) links_->DeviceFailed(output.status());
     return;
   }
+  device_busy_ = false;
   Smooth(&backward_s_, output->took);
   const auto it = held_.find(work);
   if (it != held_.end()) {

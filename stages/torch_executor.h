@@ -11,8 +11,8 @@
 // Parameters, moments and every segment are flat fp32 runs. Backward accumulates parameter
 // gradients in place in the segment's run, without a copy per microbatch; Read of one segment hands
 // out those bytes themselves. A backward whose parameters have changed since its forward is refused
-// (failed precondition). A loss that is not finite is IsNonFiniteLoss() (stages/non_finite.h);
-// nothing is then kept of the microbatch.
+// (failed precondition). A loss that is not finite is no error: it shows
+// in the sums, and the step is skipped or the run stopped as configured.
 //
 // On "cuda:N" passes run there, but the update runs on the host, to the bit as everywhere: the
 // state travels there and back, which is slow but right.

@@ -20,6 +20,7 @@
 #include "runtime/reactor/compute_thread.h"
 #include "runtime/reactor/event_loop.h"
 #include "runtime/reactor/zmq_transport.h"
+#include "stages/optimizer.h"
 #include "stages/torch_executor.h"
 
 namespace starling {
@@ -86,6 +87,11 @@ absl::Status ServeStage(const StageArgs& args) {
   Peer::Options options;
   STARLING_ASSIGN_OR_RETURN(options.stage, ParseStage(args.stage));
   STARLING_RETURN_IF_ERROR(CheckListen(args, trainer));
+  if (ToHex(OptimizerGoldenHash()) != kOptimizerGoldenHash) {
+    return absl::FailedPreconditionError(
+        "this machine's arithmetic differs from that of the other replicas (see `starling doctor`), "
+        "so it cannot be one");
+  }
   EventLoop loop;
   options.id = PeerId{loop.Random() | 1};
   options.trainer.control = trainer;
@@ -120,7 +126,6 @@ absl::Status ServeStage(const StageArgs& args) {
   } else {
     STARLING_RETURN_IF_ERROR(loop.AddSignal(SIGINT, leave));
   }
-  loop.SetSleptHandler([&peer](absl::Duration slept) { peer.OnSlept(slept); });
   Log(absl::StrCat("joining ", trainer, " from ", transport->address().control, " (pid ",
                    options.pid, ")"));
   peer.Start();

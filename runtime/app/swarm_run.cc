@@ -108,7 +108,6 @@ absl::Status SwarmRun::Begin() {
   STARLING_RETURN_IF_ERROR(on_signal(SIGINT, "interrupted"));
   STARLING_RETURN_IF_ERROR(on_signal(SIGTERM, "terminated"));
   STARLING_RETURN_IF_ERROR(on_signal(SIGHUP, "hung up"));
-  loop_->SetSleptHandler([this](absl::Duration slept) { trainer_.OnSlept(slept); });
   STARLING_RETURN_IF_ERROR(
       WriteWholeFile(disk_, plan_.directory + "/address", transport_->address().control + "\n"));
   STARLING_RETURN_IF_ERROR(WriteWholeFile(disk_, plan_.directory + "/run.toml", plan_.config_toml));

@@ -36,7 +36,7 @@ struct ForwardInput {
 
 struct ForwardOutput {
   Blob output;           // f32 [n, T, C]; empty at the last stage
-  double loss_sum = 0;   // last stage: summed over tokens, nats
+  double loss_sum = 0;   // last stage: summed over tokens, nats; may be not finite
   int64_t tokens = 0;    // last stage: how many tokens the sum is over
   absl::Duration took;   // on the device
 };

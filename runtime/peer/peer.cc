@@ -52,11 +52,6 @@ void Peer::Leave(const std::string& reason) {
   env_->Schedule(kLeaveWait, [this, reason] { Exit(absl::OkStatus(), reason); });
 }
 
-void Peer::OnSlept(absl::Duration duration) {
-  heard_trainer_ += duration;
-  connecting_since_ += duration;
-}
-
 void Peer::Exit(absl::Status status, const std::string& reason) {
   if (state_ == State::kExited) return;
   state_ = State::kExited;
@@ -161,7 +156,7 @@ void Peer::BeatHeart() {
   if (state_ != State::kAdmitted && state_ != State::kServing) return;
   // A loop that could not run did not hear the trainer either.
   const absl::Duration late = env_->Now() - next_beat_;
-  if (late > config_.swarm.heartbeat) OnSlept(late);
+  if (late > config_.swarm.heartbeat) heard_trainer_ += late;
   if (env_->Now() - heard_trainer_ >= config_.swarm.dead_after) {
     return OnTrainerLost("the trainer says nothing");
   }

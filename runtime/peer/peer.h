@@ -61,8 +61,6 @@ class Peer : public TransportHandler, private StageLinks {
   void Start();
   // SIGTERM: tells the trainer, then exits.
   void Leave(const std::string& reason);
-  // The process did not run for this long (stopped, suspended): nobody is judged for that time.
-  void OnSlept(absl::Duration duration);
 
   void OnPacket(Packet packet) override;
   void OnLinkLost(const Endpoint& peer) override;

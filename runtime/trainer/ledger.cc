@@ -167,6 +167,9 @@ void Ledger::Void(StageId stage, const std::vector<SegmentEntry>& entries) {
 }
 
 void Ledger::Lose(StageId stage, uint32_t index) {
+  for (Attempt& attempt : attempts_[index]) {
+    if (covered_[index][Value(stage)].count(attempt.id) > 0) attempt.voided.insert(Value(stage));
+  }
   Update(index, Value(stage), [](Cell& cell) { cell.clear(); });
 }
 

@@ -1,6 +1,7 @@
 #include "runtime/trainer/step_run.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -315,6 +316,7 @@ void StepRun::BeginReduce() {
 
 void StepRun::OnReduced(Incarnation from, const Reduced& reduced) {
   if (phase_ != Phase::kReducing || reduced.round.number != round_number_) return;
+  if (reduced.code == absl::StatusCode::kCancelled) return;  // it is stopping: its fence is coming
   if (reduced.code != absl::StatusCode::kOk) {
     return Finish(absl::DataLossError(absl::StrCat("the all-reduce of stage ", reduced.round.group,
                                                    " in step ", Value(options_.step), " failed at ",
@@ -362,6 +364,7 @@ StepOutcome StepRun::Summarize() const {
   for (const auto& [index, loss] : losses) {
     outcome.loss_sum += loss.first;
     outcome.tokens += loss.second;
+    if (!std::isfinite(loss.first) && !outcome.nonfinite) outcome.nonfinite = index;
   }
   if (options_.evaluate && !evaluated_.empty()) {
     double sum = 0;

@@ -38,6 +38,7 @@ struct StepOutcome {
   double loss_sum = 0;               // over tokens, in the order of indices
   int64_t tokens = 0;
   double square_norm = 0;            // of the summed gradient over all stages
+  std::optional<uint32_t> nonfinite;  // the first microbatch whose loss is not finite
   uint32_t retries = 0;              // attempts beyond the first of each microbatch
   uint32_t replayed = 0;             // (stage, microbatch) pairs computed again
   std::optional<double> evaluation_loss;  // mean over tokens

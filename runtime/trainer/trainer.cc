@@ -71,8 +71,6 @@ void Trainer::RequestStop(const std::string& reason) {
   }
 }
 
-void Trainer::OnSlept(absl::Duration duration) { detector_.Extend(duration); }
-
 // --- messages -------------------------------------------------------------------------------------
 
 void Trainer::OnPacket(Packet packet) {

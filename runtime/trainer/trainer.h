@@ -61,9 +61,8 @@ class Trainer : public TransportHandler {
   void Start();
   // Ends after the step under way, with a checkpoint; at once if no step can end now.
   void RequestStop(const std::string& reason);
-  // Evaluates, takes no step: for tests and tools that look at a running trainer.
+  // Who serves what, as `starling status --json` prints it.
   std::string StatusJson() const;
-  void OnSlept(absl::Duration duration);
 
   void OnPacket(Packet packet) override;
   void OnLinkLost(const Endpoint& peer) override;

@@ -72,13 +72,15 @@ void Trainer::Decide(const StepOutcome& outcome) {
                               &record.learning_rate);
   record.skip = !std::isfinite(outcome.square_norm) || !std::isfinite(record.loss);
   if (record.skip) {
-    Emit(Event("step_skipped").With("step", Value(step)).With("reason", "loss or gradient not finite"));
+    const std::string what =
+        outcome.nonfinite ? absl::StrCat("the loss of microbatch ", *outcome.nonfinite, " of step ",
+                                         Value(step), " is not finite")
+                          : absl::StrCat("the gradient of step ", Value(step), " is not finite");
     if (options_.config.train.on_nonfinite == "stop") {
-      return Finish(absl::InternalError(absl::StrCat(
-                        "loss or gradient not finite in step ", Value(step),
-                        " (train.on_nonfinite = \"stop\")")),
+      return Finish(absl::InternalError(absl::StrCat(what, " (train.on_nonfinite = \"stop\")")),
                     "stopped");
     }
+    Emit(Event("step_skipped").With("step", Value(step)).With("reason", what));
   }
   deciding_ = true;
   log_.Append(record, [this, record, outcome](absl::Status status) {

@@ -43,7 +43,9 @@ class MistakenExecutor final : public StageExecutor {
     // The gradient still goes on to the stage before.
     if (mistake_ == Mistake::kNever) changed.segment = kForgottenSegment;
     const absl::StatusOr<BackwardOutput> output = right_->Backward(changed);
-    if (mistake_ == Mistake::kTwice) EXPECT_TRUE(CountAgain(kMainSegment).ok());
+    if (mistake_ == Mistake::kTwice) {
+      EXPECT_TRUE(CountAgain(kMainSegment).ok());
+    }
     return output;
   }
   void Drop(WorkId work) override { right_->Drop(work); }

@@ -249,7 +249,7 @@ void SwarmWorld::DrawFaults() {
 void SwarmWorld::DrawFault(Rng* rng) {
   const NodeId peer = peers_[rng->Below(peers_.size())];
   if (checkers_.finished() || !world_.alive(peer)) return;
-  if (rng->Chance(0.3)) return world_.Stall(peer, absl::Milliseconds(rng->Below(8000)));
+  if (rng->Chance(0.3)) return world_.Stall(peer, absl::Milliseconds(1 + rng->Below(8000)));
   world_.Crash(peer);
   world_.Restart(peer, options_.restart_after, true);
 }
