@@ -565,7 +565,7 @@ void Peer::On(const Apply& apply, const Message& message) {
   if (held_->version == target) return ReplyToTrainer(message.request, Applied{*held_});
   if (held_->version != VersionBefore(decision.step) || applying_ == target) return;
   if (decision.skip) {
-    server_->OnVersion(target);
+    MoveTo(target);
     return Finished(decision, message.request, held_->hash);
   }
   const auto group = std::find_if(
@@ -587,16 +587,21 @@ void Peer::On(const Apply& apply, const Message& message) {
                     Finished(decision, request, *hash);
                   });
   // Posted behind the update: the next step's work need not wait for its answer.
-  server_->OnVersion(target);
+  MoveTo(target);
+}
+
+// From here on every message is about the next step.
+void Peer::MoveTo(Version version) {
+  server_->OnVersion(version);
+  rounds_.erase(rounds_.begin(), rounds_.lower_bound(RoundId{epoch_, Step{Value(version) + 1}, 0, 0}));
+  seals_.clear();
+  sealed_.clear();
+  if (snapshot_version_ < version) snapshot_ = Blob();
 }
 
 void Peer::Finished(const Decision& decision, uint64_t request, Hash128 hash) {
   if (!held_ || decision.era != era_) return;
   held_ = StateName{era_, VersionAfter(decision.step), hash};
-  rounds_.erase(rounds_.begin(), rounds_.lower_bound(RoundId{epoch_, Next(decision.step), 0, 0}));
-  seals_.clear();
-  sealed_.clear();
-  if (snapshot_version_ < held_->version) snapshot_ = Blob();
   ReplyToTrainer(request, Applied{*held_});
 }
 

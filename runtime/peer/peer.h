@@ -114,6 +114,7 @@ class Peer : public TransportHandler, private StageLinks {
   void RoundMoved(RoundId id, std::vector<RoundSend> sends);
   void FailRound(RoundId id, const absl::Status& status);
   void AnswerChunk(const Fetch& fetch, uint64_t request);
+  void MoveTo(Version version);
   void Finished(const Decision& decision, uint64_t request, Hash128 hash);
   void ScheduleRetry();
   void SetCandidates();

@@ -111,7 +111,8 @@ absl::StatusOr<DecisionLogState> ReadDecisionLog(Disk& disk, const std::string& 
   const std::vector<std::string> lines = absl::StrSplit(text, '\n');
   DecisionLogState state;
   const Json head = Json::parse(lines[0], nullptr, /*allow_exceptions=*/false);
-  if (!head.is_object() || head.value("format", 0) != kFormat || !head.contains("run") ||
+  if (!head.is_object() || !head.contains("format") || head["format"] != kFormat ||
+      !head.contains("run") ||
       !head["run"].is_number_unsigned()) {
     return absl::DataLossError(absl::StrCat(path, ":1: not the head of a decision log"));
   }

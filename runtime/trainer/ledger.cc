@@ -19,6 +19,7 @@ const HeldWork* Find(const std::vector<HeldWork>& works, uint32_t index, Attempt
 struct Holder {
   uint32_t stage = 0;
   Incarnation incarnation;
+  WorkId work;
 };
 
 // The live replica of the lowest stage in [begin, end) that accepted this attempt. A stage has one
@@ -29,9 +30,21 @@ std::optional<Holder> FirstLive(const Ledger::FenceAnswers& answers, uint32_t be
   for (const auto& [incarnation, answer] : answers) {
     const uint32_t stage = Value(answer.stage);
     if (stage < begin || stage >= end || (first && first->stage <= stage)) continue;
-    if (Find(answer.held, index, attempt) != nullptr) first = Holder{stage, incarnation};
+    const HeldWork* held = Find(answer.held, index, attempt);
+    if (held != nullptr) first = Holder{stage, incarnation, held->work};
   }
   return first;
+}
+
+// All live replicas of the stages in [begin, end). One of each has the work; the others will ignore
+// what they are told of it.
+void AppendLive(const Ledger::FenceAnswers& answers, uint32_t begin, uint32_t end,
+                const WorkId& work, std::vector<Ledger::HolderWork>* works) {
+  for (const auto& [incarnation, answer] : answers) {
+    if (Value(answer.stage) >= begin && Value(answer.stage) < end) {
+      works->push_back({incarnation, work});
+    }
+  }
 }
 
 }  // namespace
@@ -95,7 +108,8 @@ void Ledger::Follow(const Chain& chain, const Attempt& attempt, uint32_t index,
     survivors->push_back({begin, end, first});
     waiting.clear();
   };
-  for (uint32_t stage = chain.begin; stage < chain.end; ++stage) {
+  uint32_t stage = chain.begin;
+  while (stage < chain.end) {
     const auto answer = answers.find(holder);
     if (answer == answers.end()) {
       // Gone, and with it all above that wait for its gradient. What had been passed on lives,
@@ -105,14 +119,20 @@ void Ledger::Follow(const Chain& chain, const Attempt& attempt, uint32_t index,
       const auto next = FirstLive(answers, stage + 1, chain.end, index, attempt.id);
       if (!next) return;
       holder = first = next->incarnation;
-      begin = next->stage;
-      stage = begin - 1;
+      begin = stage = next->stage;
       continue;
     }
     const HeldWork* held = Find(answer->second.held, index, attempt.id);
-    // On its way between two live replicas, or not passed on yet: then it will be, to a live one.
-    if (held == nullptr) return survives_to(chain.end);
-    if (held->state == HeldState::kOpen && !held->downstream) return survives_to(chain.end);
+    if (held == nullptr || (held->state == HeldState::kOpen && !held->downstream)) {
+      // When it answered it had not come there or had not gone on, which it will to a live one. It
+      // may have since, to one that answered later: then that one knows more.
+      const auto next = FirstLive(answers, held ? stage + 1 : stage, chain.end, index, attempt.id);
+      if (!next) return survives_to(chain.end);
+      AppendLive(answers, stage, next->stage, next->work, &waiting);
+      holder = next->incarnation;
+      stage = next->stage;
+      continue;
+    }
     if (held->state == HeldState::kAdded) {
       survives_to(stage + 1);
       if (!held->downstream) return;
@@ -122,6 +142,7 @@ void Ledger::Follow(const Chain& chain, const Attempt& attempt, uint32_t index,
       waiting.push_back({holder, held->work});
     }
     holder = *held->downstream;
+    ++stage;
   }
 }
 

@@ -38,7 +38,9 @@ class Ledger {
     // index -> stages whose gradient is lost; each index goes down the pipeline again, and only
     // these stages add it.
     std::map<uint32_t, std::vector<StageId>> replays;
-    std::vector<HolderWork> cancels;  // live replicas that wait for what never comes
+    // Live replicas that wait for what never comes. Where a replica took it only after it had
+    // answered, all of its stage are named.
+    std::vector<HolderWork> cancels;
     uint32_t added_and_lost = 0;     // pairs that had been added where they are lost
   };
 

@@ -259,6 +259,7 @@ void StepRun::BeginSeal() {
                   const auto* sealed = std::get_if<Sealed>(&reply.body);
                   if (alive.expired() || sealed == nullptr) return;
                   if (phase_ != Phase::kSealing || number != seal_number_) return;
+                  if (sealed->step != options_.step || sealed->number != number) return;
                   sealed_[incarnation] = *sealed;
                   if (sealed_.size() == swarm_->replicas().size()) OnAllSealed();
                 });

@@ -174,21 +174,31 @@ std::vector<Json> ClusterRun::EventsNamed(const std::string& name) const {
 
 std::map<int64_t, Json> ClusterRun::Steps() const {
   std::map<int64_t, Json> steps;
-  for (Json& line : Metrics()) steps[line.at("step").get<int64_t>()] = std::move(line);
+  for (const Json& line : Metrics()) steps[line.at("step").get<int64_t>()] = line;
   return steps;
 }
 
 const std::string& ClusterFolder() {
-  static const TemporaryFolder folder;  // gone when the program ends
-  static const bool written = (WriteText(folder.path()), true);
-  EXPECT_TRUE(written);
-  return folder.path();
+  static const std::string path = [] {
+    const char* kept = getenv("STARLING_KEEP_RUNS");
+    std::string folder;
+    if (kept != nullptr) {
+      folder = kept;
+    } else {
+      static const TemporaryFolder temporary;  // gone when the program ends
+      folder = temporary.path();
+    }
+    WriteText(folder);
+    return folder;
+  }();
+  return path;
 }
 
 const std::map<int64_t, Json>& Reference(int64_t global_batch) {
   static std::map<int64_t, std::map<int64_t, Json>> references;
-  std::map<int64_t, Json>& reference = references[global_batch];
-  if (reference.empty()) {
+  const auto [at, missing] = references.try_emplace(global_batch);
+  std::map<int64_t, Json>& reference = at->second;
+  if (missing) {
     ClusterRun run(ClusterFolder() + "/reference-" + std::to_string(global_batch));
     run.Train(WriteRunFile(ClusterFolder(), global_batch), {"--single-process"});
     run.ExpectSuccess();

@@ -21,7 +21,7 @@ namespace starling {
 using Json = nlohmann::json;
 
 // How long a whole run may take on a machine that is busy with other things.
-constexpr absl::Duration kRunLimit = absl::Minutes(5);
+constexpr absl::Duration kRunLimit = absl::Minutes(15);
 
 constexpr int64_t kSteps = 100;
 // Sequences per step, in microbatches of 2. A quick run takes about 4 s, a long one about 12 s:

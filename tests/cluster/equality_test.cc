@@ -1,5 +1,6 @@
 // A swarm takes the steps that one process takes: the same file gives the same losses and gradient
 // norms, however the model is cut and served.
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,8 @@ struct Shape {
   std::vector<std::string> arguments;
   std::vector<int> replicas;
 };
+
+void PrintTo(const Shape& shape, std::ostream* out) { *out << shape.name; }
 
 class EqualityTest : public ::testing::TestWithParam<Shape> {};
 

@@ -181,10 +181,19 @@ TEST(PlantedMistakeTest, MicrobatchCountedAgainAfterTheSealIsFound) {
   ExpectMistakeIsFound(Mistake::kCountAgainAfterSeal);
 }
 
+// Worlds in which the search has found something: each a bug that was mended.
+TEST(SwarmSearchTest, WorldsThatOnceWentWrongEndWell) {
+  for (uint64_t seed : {45, 197, 339, 832, 2297, 6735, 9472, 20909}) {
+    SwarmWorld swarm(SwarmOptions::Drawn(seed));
+    EXPECT_TRUE(swarm.RunToEnd(absl::Minutes(30))) << "seed " << seed << "\n" << swarm.Report();
+    EXPECT_THAT(swarm.violations(), IsEmpty()) << "seed " << seed << "\n" << swarm.Report();
+  }
+}
+
 // STARLING_SIM_SEEDS=FIRST:COUNT searches elsewhere and longer (docs/testing.md).
 TEST(SwarmSearchTest, DrawnWorldsEndWellAndWithoutViolation) {
   uint64_t first = 1;
-  uint64_t count = 60;
+  uint64_t count = 1000;
   if (const char* range = std::getenv("STARLING_SIM_SEEDS")) {
     char* rest = nullptr;
     first = std::strtoull(range, &rest, 10);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -30,6 +31,7 @@ enum class Mark : char { kNone = '.', kOpen = 'o', kAdded = 'a' };
 struct Node {
   bool alive = true;
   bool promised = false;  // answered the fence under way
+  unsigned refuses = 0;   // bit r: it has promised to have nothing to do with replica r
   bool told = false;      // a cancel is on its way to it
   Mark mark = Mark::kNone;
   Mark said = Mark::kNone;  // when it answered
@@ -47,7 +49,7 @@ struct World {
   int gradient_to = kNobody;
   int fences = 0;
   bool fencing = false;
-  Ledger ledger{kStages, 1};
+  std::shared_ptr<const Ledger> ledger;
   std::string history;  // what the ledger was told
 
   std::string Key() const {
@@ -56,6 +58,7 @@ struct World {
       key += n.alive ? 'L' : 'D';
       key += n.promised ? 'p' : '-';
       key += n.told ? 't' : '-';
+      key += static_cast<char>('0' + n.refuses);
       key += static_cast<char>(n.mark);
       key += static_cast<char>(n.said);
       for (int number : {n.said_down, n.up, n.down}) key += static_cast<char>('1' + number);
@@ -76,7 +79,9 @@ class Model {
     std::vector<StageId> add_at;
     for (int stage : mask_) add_at.push_back(StageId{static_cast<uint32_t>(stage)});
     if (mask_.size() == kStages) add_at.clear();
-    world.ledger.OnSent(0, kAttempt, add_at, NameOf(0));
+    const auto ledger = std::make_shared<Ledger>(kStages, 1);
+    ledger->OnSent(0, kAttempt, add_at, NameOf(0));
+    world.ledger = ledger;
     Visit(world);
   }
   size_t repairs() const { return repairs_; }
@@ -85,10 +90,10 @@ class Model {
   bool Adds(int stage) const { return mask_.count(stage) > 0; }
   bool GradientWanted(int stage) const { return *mask_.begin() < stage; }
 
-  // A replica that has promised takes nothing from the dead.
+  // A replica that has promised takes nothing from the dead, whatever was on its way.
   static bool Takes(const World& world, int from, int to) {
     const Node& receiver = world.nodes[to];
-    return receiver.alive && !(receiver.promised && from != kNobody && !world.nodes[from].alive);
+    return receiver.alive && (from == kNobody || (receiver.refuses >> from & 1) == 0);
   }
 
   // All that may happen next without a death or an answer.
@@ -154,7 +159,7 @@ class Model {
   // Prefers the first of the stage, until it knows better.
   static int NextFor(const World& world, int replica) {
     for (int to : {2 * (StageOf(replica) + 1), 2 * (StageOf(replica) + 1) + 1}) {
-      if (world.nodes[to].alive || !world.nodes[replica].promised) return to;
+      if ((world.nodes[replica].refuses >> to & 1) == 0) return to;
     }
     return kNobody;
   }
@@ -196,6 +201,9 @@ class Model {
       World next = world;
       Node& node = next.nodes[r];
       node.promised = true;
+      for (int dead = 0; dead < kReplicas; ++dead) {
+        if (!world.nodes[dead].alive) node.refuses |= 1u << dead;
+      }
       node.said = node.mark;
       node.said_down = node.down;
       Visit(next);
@@ -219,7 +227,9 @@ class Model {
       if (node.said_down != kNobody) held.downstream = NameOf(node.said_down);
       answer.held.push_back(held);
     }
-    const Ledger::Repair repair = world.ledger.Resolve(answers);
+    const auto ledger = std::make_shared<Ledger>(*world.ledger);
+    const Ledger::Repair repair = ledger->Resolve(answers);
+    world.ledger = ledger;
     world.history = world.Key();
     std::set<int> told;
     for (const Ledger::HolderWork& cancel : repair.cancels) {
@@ -260,7 +270,12 @@ class Model {
       if (!node.alive) continue;
       const bool waits = node.mark == Mark::kOpen;
       if (waits && WaitsForAJoiner(world, StageOf(r))) continue;
-      EXPECT_EQ(waits, told.count(r) > 0) << "replica " << r << " after " << before;
+      if (waits) {
+        EXPECT_TRUE(told.count(r) > 0 || node.told) << "replica " << r << " after " << before;
+      }
+      if (told.count(r) > 0 && Adds(StageOf(r))) {
+        EXPECT_NE(node.mark, Mark::kAdded) << "replica " << r << " after " << before;
+      }
     }
   }
 

@@ -1,0 +1,155 @@
+#include "runtime/trainer/decision_log.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "nlohmann/json.hpp"
+#include "tests/testing/memory_disk.h"
+
+namespace starling {
+namespace {
+
+using ::testing::Contains;
+using ::starling::testing::MemoryDisk;
+
+constexpr char kPath[] = "/run/decisions.jsonl";
+
+// Runs each job at once and hands out its status when asked.
+class InlineFiles : public Files {
+ public:
+  explicit InlineFiles(Disk* disk) : disk_(disk) {}
+  void Run(std::function<absl::Status(Disk&)> job,
+           std::function<void(absl::Status)> done) override {
+    done(job(*disk_));
+  }
+
+ private:
+  Disk* const disk_;
+};
+
+class DecisionLogTest : public ::testing::Test {
+ protected:
+  DecisionLogTest() { disk_.folders.insert("/run"); }
+  void Create() { ASSERT_TRUE(CreateDecisionLog(disk_, kPath, RunId{77}).ok()); }
+  absl::Status Append(const Decision& decision) {
+    absl::Status result = absl::UnknownError("not called");
+    log_.Append(decision, [&](absl::Status status) { result = std::move(status); });
+    return result;
+  }
+  static Decision Record(uint64_t number, uint64_t step, uint32_t epoch = 1, uint32_t era = 1) {
+    Decision decision;
+    decision.number = number;
+    decision.epoch = Epoch{epoch};
+    decision.era = Era{era};
+    decision.step = Step{step};
+    return decision;
+  }
+
+  MemoryDisk disk_;
+  InlineFiles files_{&disk_};
+  DecisionLog log_{&files_, kPath};
+};
+
+TEST_F(DecisionLogTest, FreshLogNamesTheRunAndNoDecision) {
+  Create();
+  const auto state = ReadDecisionLog(disk_, kPath);
+  ASSERT_TRUE(state.ok()) << state.status();
+  EXPECT_EQ(state->run, RunId{77});
+  EXPECT_EQ(state->last_number, 0u);
+  EXPECT_EQ(state->step, Step{0});
+  EXPECT_THAT(disk_.log, Contains("sync /run/decisions.jsonl"));
+  EXPECT_THAT(disk_.log, Contains("sync folder /run"));
+}
+
+TEST_F(DecisionLogTest, ExistingLogIsNotOverwritten) {
+  Create();
+  const std::string before = disk_.files[kPath];
+  EXPECT_EQ(CreateDecisionLog(disk_, kPath, RunId{78}).code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(disk_.files[kPath], before);
+}
+
+TEST_F(DecisionLogTest, NewestRecordIsReadBack) {
+  Create();
+  ASSERT_TRUE(Append(Record(1, 1)).ok());
+  ASSERT_TRUE(Append(Record(2, 2, 3, 2)).ok());
+  const auto state = ReadDecisionLog(disk_, kPath);
+  ASSERT_TRUE(state.ok());
+  EXPECT_EQ(state->last_number, 2u);
+  EXPECT_EQ(state->epoch, Epoch{3});
+  EXPECT_EQ(state->era, Era{2});
+  EXPECT_EQ(state->step, Step{2});
+}
+
+TEST_F(DecisionLogTest, RecordThatOnlyChangesMembersKeepsTheStep) {
+  Create();
+  ASSERT_TRUE(Append(Record(1, 9)).ok());
+  ASSERT_TRUE(Append(Record(2, 0)).ok());
+  const auto state = ReadDecisionLog(disk_, kPath);
+  ASSERT_TRUE(state.ok());
+  EXPECT_EQ(state->last_number, 2u);
+  EXPECT_EQ(state->step, Step{9});
+}
+
+TEST_F(DecisionLogTest, AppendIsSyncedBeforeItIsDone) {
+  Create();
+  disk_.log.clear();
+  ASSERT_TRUE(Append(Record(1, 1)).ok());
+  EXPECT_EQ(disk_.log.back(), std::string("sync ") + kPath);
+}
+
+TEST_F(DecisionLogTest, FullDiskIsReported) {
+  Create();
+  disk_.budget_bytes = disk_.used_bytes() + 10;
+  EXPECT_EQ(Append(Record(1, 1)).code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(DecisionLogTest, TornLastLineIsIgnoredAndTheNextRecordIsReadable) {
+  Create();
+  ASSERT_TRUE(Append(Record(1, 1)).ok());
+  const std::string whole = disk_.files[kPath];
+  const std::string line = ToJsonLine(Record(2, 2));
+  for (size_t bytes = 1; bytes < line.size(); bytes += 7) {
+    disk_.files[kPath] = whole + line.substr(0, bytes);
+    auto state = ReadDecisionLog(disk_, kPath);
+    ASSERT_TRUE(state.ok()) << "torn after " << bytes;
+    EXPECT_EQ(state->last_number, 1u) << "torn after " << bytes;
+    ASSERT_TRUE(Append(Record(2, 2)).ok());
+    state = ReadDecisionLog(disk_, kPath);
+    ASSERT_TRUE(state.ok());
+    EXPECT_EQ(state->last_number, 2u) << "torn after " << bytes;
+  }
+}
+
+TEST_F(DecisionLogTest, FileThatIsNoLogIsDataLoss) {
+  for (const char* text : {"", "\n", "hello\n", "[1]\n", "{}\n", "{\"format\": \"one\"}\n",
+                           "{\"format\": 2, \"run\": 77}\n", "{\"format\": 1, \"run\": -1}\n",
+                           "{\"format\": 1}\n"}) {
+    disk_.files[kPath] = text;
+    EXPECT_EQ(ReadDecisionLog(disk_, kPath).status().code(), absl::StatusCode::kDataLoss) << text;
+  }
+}
+
+TEST_F(DecisionLogTest, MissingLogIsNotFound) {
+  EXPECT_EQ(ReadDecisionLog(disk_, kPath).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(DecisionLogTest, RecordIsOneLineWithEverythingThatWasDecided) {
+  Decision decision = Record(4, 3);
+  decision.loss = 2.5;
+  decision.groups.push_back({{Epoch{1}, Step{3}, 1, 2},
+                             {{{Epoch{1}, 5}, {{SegmentId{0}, Hash128{1, 2}}}}},
+                             Hash128{3, 4},
+                             0.5,
+                             99});
+  decision.leaves.push_back({Epoch{1}, 6});
+  const std::string line = ToJsonLine(decision);
+  EXPECT_EQ(line.find('\n'), std::string::npos);
+  const auto json = nlohmann::json::parse(line);
+  EXPECT_EQ(json["loss"], 2.5);
+  EXPECT_EQ(json["groups"][0]["lane"], 99);
+  EXPECT_EQ(json["groups"][0]["members"][0]["segments"][0]["list"], ToHex(Hash128{1, 2}));
+  EXPECT_EQ(json["leaves"][0], ToString(Incarnation{Epoch{1}, 6}));
+}
+
+}  // namespace
+}  // namespace starling
