@@ -1,8 +1,9 @@
 // Moving a stage's state between processes: a donor answers Fetch with Chunks of a snapshot, a
-// fetcher asks for them and puts them together. Joiners and the checkpoint writer use the same code.
+// fetcher asks for them and puts them together. Joiners and the checkpoint writer use the same
+// code.
 //
-// Sans-I/O; reactor thread. A snapshot is f32 [kStatePlanes * size] (runtime/base/layout.h), sent as
-// bytes. Later: several donors at once and hash-checked chunks.
+// Sans-I/O; reactor thread. A snapshot is f32 [kStatePlanes * size] (runtime/base/layout.h), sent
+// as bytes. Later: several donors at once and hash-checked chunks.
 #ifndef STARLING_CHECKPOINT_TRANSFER_H_
 #define STARLING_CHECKPOINT_TRANSFER_H_
 

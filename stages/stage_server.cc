@@ -188,10 +188,10 @@ void StageServer::StartForward(const WorkId& work, Held& held) {
   input.input = std::move(held.forward.input);
   if (last_stage()) input.targets = std::move(held.forward.targets);
   input.first_sequence = held.forward.first_sequence;
-  compute_->Forward(std::move(input),
-                    [this, work, life = std::weak_ptr<bool>(life_)](absl::StatusOr<ForwardOutput> output) {
-                      if (!life.expired()) OnForwardDone(work, std::move(output));
-                    });
+  compute_->Forward(std::move(input), [this, work, life = std::weak_ptr<bool>(life_)](
+                                          absl::StatusOr<ForwardOutput> output) {
+    if (!life.expired()) OnForwardDone(work, std::move(output));
+  });
 }
 
 void StageServer::OnForwardDone(const WorkId& work, absl::StatusOr<ForwardOutput> output) {
@@ -234,10 +234,11 @@ void StageServer::Offer(const WorkId& work, Held& held) {
   if (!to) return;
   Forward forward = held.forward;
   forward.input = held.output;
-  links_->SendForward(*to, std::move(forward),
-                      [this, work, to = *to, life = std::weak_ptr<bool>(life_)](absl::StatusCode code) {
-                        if (!life.expired()) OnOffered(work, to, code);
-                      });
+  links_->SendForward(
+      *to, std::move(forward),
+      [this, work, to = *to, life = std::weak_ptr<bool>(life_)](absl::StatusCode code) {
+        if (!life.expired()) OnOffered(work, to, code);
+      });
 }
 
 void StageServer::OnOffered(const WorkId& work, Incarnation to, absl::StatusCode code) {
@@ -272,10 +273,10 @@ void StageServer::StartBackward(const WorkId& work, Held& held) {
   input.gradient = std::move(held.gradient);
   if (held.adds) input.segment = segment_;
   input.want_input_gradient = GradientWanted(held);
-  compute_->Backward(std::move(input),
-                     [this, work, life = std::weak_ptr<bool>(life_)](absl::StatusOr<BackwardOutput> output) {
-                       if (!life.expired()) OnBackwardDone(work, std::move(output));
-                     });
+  compute_->Backward(std::move(input), [this, work, life = std::weak_ptr<bool>(life_)](
+                                           absl::StatusOr<BackwardOutput> output) {
+    if (!life.expired()) OnBackwardDone(work, std::move(output));
+  });
 }
 
 void StageServer::OnBackwardDone(const WorkId& work, absl::StatusOr<BackwardOutput> output) {

@@ -2,11 +2,13 @@
 // queue, passes outputs on, keeps what it accepted until the step is over, and freezes segments.
 //
 //   upstream --OnForward--> queue -> Compute::Forward -> StageLinks::SendForward --> downstream
-//   upstream <--SendBackward-- Compute::Backward (adds to the segment) <- queue <--OnBackward-- downstream
+//   upstream <--SendBackward-- Compute::Backward (adds to the segment) <- queue <--OnBackward--
+//   downstream
 //
 // It is sans-I/O: the device is a Compute, the network is StageLinks, both called without waiting.
-// Threads: the reactor thread. Errors, as answered to the sender of a message: ok = accepted (or had
-// before: every call may be repeated); resource exhausted = busy, choose another; aborted = stale.
+// Threads: the reactor thread. Errors, as answered to the sender of a message: ok = accepted (or
+// had before: every call may be repeated); resource exhausted = busy, choose another; aborted =
+// stale.
 #ifndef STARLING_STAGES_STAGE_SERVER_H_
 #define STARLING_STAGES_STAGE_SERVER_H_
 
@@ -79,27 +81,27 @@ class StageServer {
 
  private:
   enum class Phase : uint8_t {
-    kEarly,            // for a later version: waits for OnVersion
+    kEarly,  // for a later version: waits for OnVersion
     kForwardQueued,
     kForwarding,
-    kUnsent,           // output ready, no receiver
-    kSending,          // offered downstream, not answered yet
+    kUnsent,   // output ready, no receiver
+    kSending,  // offered downstream, not answered yet
     kAwaitingGradient,
     kBackwardQueued,
     kBackwarding,
-    kDone,             // added, or passed back without adding
+    kDone,  // added, or passed back without adding
   };
   struct Held {
-    Forward forward;       // its blobs are freed as they are used up
+    Forward forward;  // its blobs are freed as they are used up
     Incarnation upstream;
     std::optional<Incarnation> downstream;
     Phase phase = Phase::kForwardQueued;
-    bool adds = true;      // this stage is in the stage mask
+    bool adds = true;  // this stage is in the stage mask
     Blob output;
     Blob gradient;
     double loss_sum = 0;
     int64_t tokens = 0;
-    uint64_t age = 0;      // place in the queue
+    uint64_t age = 0;  // place in the queue
   };
   // Order of the device's queue: lower step, then replays, then backward, then forward, then age.
   using QueueKey = std::tuple<Step, int, uint64_t>;
@@ -137,8 +139,8 @@ class StageServer {
   // are ignored.
   std::shared_ptr<bool> life_ = std::make_shared<bool>(true);
   std::set<Incarnation> fenced_;
-  SegmentId segment_{0};     // where additions go now
-  double forward_s_ = 0;     // smoothed device time of one microbatch
+  SegmentId segment_{0};  // where additions go now
+  double forward_s_ = 0;  // smoothed device time of one microbatch
   double backward_s_ = 0;
 };
 

@@ -89,7 +89,8 @@ absl::Status ServeStage(const StageArgs& args) {
   STARLING_RETURN_IF_ERROR(CheckListen(args, trainer));
   if (ToHex(OptimizerGoldenHash()) != kOptimizerGoldenHash) {
     return absl::FailedPreconditionError(
-        "this machine's arithmetic differs from that of the other replicas (see `starling doctor`), "
+        "this machine's arithmetic differs from that of the other replicas (see `starling "
+        "doctor`), "
         "so it cannot be one");
   }
   EventLoop loop;

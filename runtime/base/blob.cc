@@ -11,8 +11,8 @@ constexpr size_t kAlignment = 64;
 
 std::shared_ptr<void> AllocateAligned(size_t bytes) {
   void* memory = ::operator new(bytes == 0 ? 1 : bytes, std::align_val_t(kAlignment));
-  return std::shared_ptr<void>(
-      memory, [](void* p) { ::operator delete(p, std::align_val_t(kAlignment)); });
+  return std::shared_ptr<void>(memory,
+                               [](void* p) { ::operator delete(p, std::align_val_t(kAlignment)); });
 }
 
 }  // namespace

@@ -22,8 +22,8 @@ namespace starling {
 
 enum class DType : uint8_t { kU8 = 0, kI32 = 1, kI64 = 2, kF32 = 3, kF16 = 4, kBF16 = 5 };
 
-size_t SizeOf(DType dtype);                 // bytes per element
-const char* ToString(DType dtype);          // "u8", "f32", ...
+size_t SizeOf(DType dtype);                               // bytes per element
+const char* ToString(DType dtype);                        // "u8", "f32", ...
 int64_t ElementCount(const std::vector<int64_t>& shape);  // 1 for a scalar's empty shape
 
 class Blob {
@@ -31,7 +31,8 @@ class Blob {
   Blob() = default;  // no bytes, shape [0]
 
   // `data` stays readable and unchanged as long as `owner` lives. Its size is that of the shape.
-  Blob(std::shared_ptr<const void> owner, const void* data, DType dtype, std::vector<int64_t> shape);
+  Blob(std::shared_ptr<const void> owner, const void* data, DType dtype,
+       std::vector<int64_t> shape);
 
   static Blob CopyOf(const void* data, DType dtype, std::vector<int64_t> shape);
   static Blob OfFloats(const std::vector<float>& values);  // shape [n]

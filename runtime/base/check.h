@@ -26,29 +26,29 @@ template <typename A, typename B>
 
 }  // namespace starling::internal
 
-#define STARLING_CHECK(condition)                                           \
-  do {                                                                      \
-    if (!(condition)) {                                                     \
-      ::starling::internal::CheckFailed(__FILE__, __LINE__, #condition);    \
-    }                                                                       \
+#define STARLING_CHECK(condition)                                        \
+  do {                                                                   \
+    if (!(condition)) {                                                  \
+      ::starling::internal::CheckFailed(__FILE__, __LINE__, #condition); \
+    }                                                                    \
   } while (false)
 
-#define STARLING_CHECK_MSG(condition, message)                                             \
-  do {                                                                                     \
-    if (!(condition)) {                                                                    \
-      ::starling::internal::CheckFailed(__FILE__, __LINE__,                                \
-                                        std::string(#condition) + ": " + (message));       \
-    }                                                                                      \
+#define STARLING_CHECK_MSG(condition, message)                                       \
+  do {                                                                               \
+    if (!(condition)) {                                                              \
+      ::starling::internal::CheckFailed(__FILE__, __LINE__,                          \
+                                        std::string(#condition) + ": " + (message)); \
+    }                                                                                \
   } while (false)
 
-#define STARLING_CHECK_OP_(a, b, op)                                                        \
-  do {                                                                                      \
-    const auto& starling_check_a = (a);                                                     \
-    const auto& starling_check_b = (b);                                                     \
-    if (!(starling_check_a op starling_check_b)) {                                          \
-      ::starling::internal::CheckOpFailed(__FILE__, __LINE__, #a " " #op " " #b,            \
-                                          starling_check_a, starling_check_b);              \
-    }                                                                                       \
+#define STARLING_CHECK_OP_(a, b, op)                                                               \
+  do {                                                                                             \
+    const auto& starling_check_a = (a);                                                            \
+    const auto& starling_check_b = (b);                                                            \
+    if (!(starling_check_a op starling_check_b)) {                                                 \
+      ::starling::internal::CheckOpFailed(__FILE__, __LINE__, #a " " #op " " #b, starling_check_a, \
+                                          starling_check_b);                                       \
+    }                                                                                              \
   } while (false)
 
 #define STARLING_CHECK_EQ(a, b) STARLING_CHECK_OP_(a, b, ==)

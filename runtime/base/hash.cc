@@ -1,9 +1,9 @@
 #include "runtime/base/hash.h"
 
-#include <cstdio>
-
 #include <openssl/evp.h>
 #include <xxhash.h>
+
+#include <cstdio>
 
 #include "runtime/base/check.h"
 

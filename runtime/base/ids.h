@@ -1,6 +1,8 @@
-// The names of things: strong integer types, so that a stage cannot be passed where a step is meant.
+// The names of things: strong integer types, so that a stage cannot be passed where a step is
+// meant.
 //
-// `Value(id)` gives the number, `Next(id)` the following one; ids compare and order as their numbers.
+// `Value(id)` gives the number, `Next(id)` the following one; ids compare and order as their
+// numbers.
 #ifndef STARLING_RUNTIME_BASE_IDS_H_
 #define STARLING_RUNTIME_BASE_IDS_H_
 

@@ -2,8 +2,8 @@
 //
 // A stage keeps its parameters, each optimizer moment and each gradient segment as one flat run of
 // floats with the same layout: tensors in the order of their names, each starting at a multiple of
-// kTensorAlignment elements, the gaps zero. Rounds cut the run into parts, snapshots and hashes walk
-// it from end to end, and the optimizer is one loop over it.
+// kTensorAlignment elements, the gaps zero. Rounds cut the run into parts, snapshots and hashes
+// walk it from end to end, and the optimizer is one loop over it.
 #ifndef STARLING_RUNTIME_BASE_LAYOUT_H_
 #define STARLING_RUNTIME_BASE_LAYOUT_H_
 
@@ -21,9 +21,9 @@ struct TensorSpec {
   std::vector<int64_t> shape;
   bool decay = false;  // weight decay applies (matrices)
   InitKind init = InitKind::kZeros;
-  float init_std = 0.0f;   // for kNormal
-  int64_t offset = 0;      // elements from the start of the flat run
-  int64_t count = 0;       // elements
+  float init_std = 0.0f;  // for kNormal
+  int64_t offset = 0;     // elements from the start of the flat run
+  int64_t count = 0;      // elements
 };
 
 constexpr int64_t kTensorAlignment = 16;  // elements: 64 bytes

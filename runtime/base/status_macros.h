@@ -15,10 +15,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define STARLING_RETURN_IF_ERROR(expression)                       \
-  do {                                                             \
-    ::absl::Status starling_status = (expression);                 \
-    if (!starling_status.ok()) return starling_status;             \
+#define STARLING_RETURN_IF_ERROR(expression)           \
+  do {                                                 \
+    ::absl::Status starling_status = (expression);     \
+    if (!starling_status.ok()) return starling_status; \
   } while (false)
 
 #define STARLING_CONCAT_INNER_(a, b) a##b

@@ -10,7 +10,8 @@
 // (runtime/base/layout.h).
 //
 // Errors: invalid argument = a Blob of the wrong shape or dtype; failed precondition = no such
-// microbatch or segment, or no state loaded; internal = the device failed; cancelled = shutting down.
+// microbatch or segment, or no state loaded; internal = the device failed; cancelled = shutting
+// down.
 #ifndef STARLING_RUNTIME_ENV_COMPUTE_H_
 #define STARLING_RUNTIME_ENV_COMPUTE_H_
 
@@ -28,17 +29,17 @@
 namespace starling {
 
 struct ForwardInput {
-  WorkId work;   // two attempts at one microbatch are kept apart
-  Blob input;    // first stage: i32 [n, T] tokens; others: f32 [n, T, C]
-  Blob targets;  // last stage: i32 [n, T]; others: empty
+  WorkId work;                  // two attempts at one microbatch are kept apart
+  Blob input;                   // first stage: i32 [n, T] tokens; others: f32 [n, T, C]
+  Blob targets;                 // last stage: i32 [n, T]; others: empty
   uint64_t first_sequence = 0;  // place of the first sequence in the step's batch; keys dropout
 };
 
 struct ForwardOutput {
-  Blob output;           // f32 [n, T, C]; empty at the last stage
-  double loss_sum = 0;   // last stage: summed over tokens, nats; may be not finite
-  int64_t tokens = 0;    // last stage: how many tokens the sum is over
-  absl::Duration took;   // on the device
+  Blob output;          // f32 [n, T, C]; empty at the last stage
+  double loss_sum = 0;  // last stage: summed over tokens, nats; may be not finite
+  int64_t tokens = 0;   // last stage: how many tokens the sum is over
+  absl::Duration took;  // on the device
 };
 
 struct BackwardInput {
@@ -80,20 +81,21 @@ struct SegmentSum {
   uint64_t lane = 0;
 };
 
-// Every scalar of one AdamW update (Loshchilov and Hutter 2019, Algorithm 2), computed by the trainer
-// so that no replica takes a root or a power of its own. Per element:
+// Every scalar of one AdamW update (Loshchilov and Hutter 2019, Algorithm 2), computed by the
+// trainer so that no replica takes a root or a power of its own. Per element:
 //   g = grad * grad_scale;  m = beta1*m + one_minus_beta1*g;  v = beta2*v + one_minus_beta2*(g*g)
-//   p = p * decay  (tensors with decay only);  p = p - step_size * m / (sqrt(v)*inv_sqrt_bias2 + epsilon)
+//   p = p * decay  (tensors with decay only);  p = p - step_size * m / (sqrt(v)*inv_sqrt_bias2 +
+//   epsilon)
 struct UpdateScalars {
-  float grad_scale = 1;       // clip factor / tokens
+  float grad_scale = 1;  // clip factor / tokens
   float beta1 = 0.9f;
   float one_minus_beta1 = 0.1f;
   float beta2 = 0.95f;
   float one_minus_beta2 = 0.05f;
-  float step_size = 0;        // learning rate / (1 - beta1^k)
-  float inv_sqrt_bias2 = 1;   // 1 / sqrt(1 - beta2^k)
+  float step_size = 0;       // learning rate / (1 - beta1^k)
+  float inv_sqrt_bias2 = 1;  // 1 / sqrt(1 - beta2^k)
   float epsilon = 1e-8f;
-  float decay = 1;            // 1 - learning rate * weight decay
+  float decay = 1;  // 1 - learning rate * weight decay
 };
 
 class Compute {
@@ -109,15 +111,16 @@ class Compute {
   // Training work keeps what Backward needs until Backward or Drop; evaluation keeps nothing.
   virtual void Forward(ForwardInput input, Done<ForwardOutput> done) = 0;
 
-  // Adds the parameter gradients, the lane and the list entry to (work.id.step, segment), which is made on
-  // first use and must not be frozen. Forgets the microbatch, on failure too. A failure after the
-  // adding began marks the segment spoiled.
+  // Adds the parameter gradients, the lane and the list entry to (work.id.step, segment), which is
+  // made on first use and must not be frozen. Forgets the microbatch, on failure too. A failure
+  // after the adding began marks the segment spoiled.
   virtual void Backward(BackwardInput input, Done<BackwardOutput> done) = 0;
 
   // Forgets what Forward kept for `work`, if anything.
   virtual void Drop(WorkId work) = 0;
 
-  // Freezes all segments of `step` that exist, and answers with all of them in the order of their ids.
+  // Freezes all segments of `step` that exist, and answers with all of them in the order of their
+  // ids.
   virtual void Seal(Step step, Done<std::vector<SegmentSummary>> done) = 0;
 
   // The sum of frozen segments in the order given; zeros and lane 0 for none.

@@ -1,9 +1,9 @@
-// FileSystem: how protocol code reaches files. A Disk is blocking; Files runs jobs on one where they
-// do not block the reactor.
+// FileSystem: how protocol code reaches files. A Disk is blocking; Files runs jobs on one where
+// they do not block the reactor.
 //
 // Durability is the caller's: bytes survive a crash of the machine only after WritableFile::Sync, a
-// new name or a rename only after SyncDirectory of its folder. The simulated disk forgets everything
-// else at a crash.
+// new name or a rename only after SyncDirectory of its folder. The simulated disk forgets
+// everything else at a crash.
 #ifndef STARLING_RUNTIME_ENV_FILE_SYSTEM_H_
 #define STARLING_RUNTIME_ENV_FILE_SYSTEM_H_
 
@@ -26,9 +26,9 @@ class WritableFile {
   virtual absl::Status Sync() = 0;
 };
 
-// Errors: not found; already exists; permission denied; resource exhausted = disk full; unavailable =
-// held by another process (locks); internal = anything else, with the path and the system's words.
-// Paths use '/'. Threads: any one at a time.
+// Errors: not found; already exists; permission denied; resource exhausted = disk full; unavailable
+// = held by another process (locks); internal = anything else, with the path and the system's
+// words. Paths use '/'. Threads: any one at a time.
 class Disk {
  public:
   virtual ~Disk() = default;

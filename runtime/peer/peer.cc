@@ -61,17 +61,17 @@ void Peer::Exit(absl::Status status, const std::string& reason) {
   on_exit_(std::move(status), reason);
 }
 
-// --- admission ------------------------------------------------------------------------------------
+// --- admission
+// ------------------------------------------------------------------------------------
 
 void Peer::SayHello() {
   if (state_ != State::kConnecting) return;
   const absl::Duration waited = env_->Now() - connecting_since_;
   if (!ever_admitted_ && waited >= options_.first_contact) {
-    return Exit(absl::UnavailableError(absl::StrCat("no rendezvous answers at ",
-                                                    options_.trainer.control)),
-                absl::StrCat("no rendezvous answers at ", options_.trainer.control, " (waited ",
-                             absl::FormatDuration(options_.first_contact),
-                             "; --wait keeps trying)"));
+    return Exit(
+        absl::UnavailableError(absl::StrCat("no rendezvous answers at ", options_.trainer.control)),
+        absl::StrCat("no rendezvous answers at ", options_.trainer.control, " (waited ",
+                     absl::FormatDuration(options_.first_contact), "; --wait keeps trying)"));
   }
   if (ever_admitted_ && waited >= config_.swarm.orphan_timeout) {
     return Exit(absl::OkStatus(),
@@ -178,7 +178,8 @@ void Peer::OnTrainerLost(const std::string& why) {
   SayHello();
 }
 
-// --- what arrives ---------------------------------------------------------------------------------
+// --- what arrives
+// ---------------------------------------------------------------------------------
 
 void Peer::OnLinkLost(const Endpoint& peer) {
   if (peer.control == options_.trainer.control) OnTrainerLost("connection lost");
@@ -194,7 +195,8 @@ void Peer::OnPacket(Packet packet) {
   const Message& message = *decoded;
   if (message.reply_to != 0) {
     if (FromTrainer(message)) heard_trainer_ = env_->Now();
-    if (wiring_ && server_) wiring_->OnReport(message.sender, message.load.service_s, message.load.queued);
+    if (wiring_ && server_)
+      wiring_->OnReport(message.sender, message.load.service_s, message.load.queued);
     outbox_.OnReply(message);
     return;
   }
@@ -236,7 +238,8 @@ void Peer::DispatchFromTrainer(const Message& message) {
     return Exit(absl::OkStatus(), stop->reason);
   }
   if (const auto* refused = std::get_if<Refused>(&message.body)) {
-    if (!refused->retry) return Exit(absl::FailedPreconditionError(refused->reason), refused->reason);
+    if (!refused->retry)
+      return Exit(absl::FailedPreconditionError(refused->reason), refused->reason);
     return OnTrainerLost(refused->reason);
   }
   if (message.era != era_) return;
@@ -301,7 +304,8 @@ void Peer::On(const View& view) {
   for (auto& [id, round] : rounds_) RoundMoved(id, std::exchange(round.unsent, {}));
 }
 
-// --- state ----------------------------------------------------------------------------------------
+// --- state
+// ----------------------------------------------------------------------------------------
 
 void Peer::On(const LoadState& load, const Message& message) {
   if (load_request_ == message.request) return;  // being worked on
@@ -329,10 +333,9 @@ void Peer::FetchState(const LoadState& load, uint64_t request) {
   fetcher_ = std::make_unique<StateFetcher>(
       want, transport_->address(),
       [this, donor](Fetch fetch, std::function<void(const Chunk&)> reply) {
-        outbox_.Send(donor, Incarnation{}, Make(std::move(fetch)),
-                     [reply](const Message& message) {
-                       if (const auto* chunk = std::get_if<Chunk>(&message.body)) reply(*chunk);
-                     });
+        outbox_.Send(donor, Incarnation{}, Make(std::move(fetch)), [reply](const Message& message) {
+          if (const auto* chunk = std::get_if<Chunk>(&message.body)) reply(*chunk);
+        });
       },
       [this, load, request](absl::StatusOr<Blob> state) {
         if (request != load_request_) return;
@@ -422,15 +425,16 @@ void Peer::AnswerChunk(const Fetch& fetch, uint64_t request) {
   outbox_.SendOnce(fetch.reply_address, std::move(reply)).IgnoreError();
 }
 
-// --- the end of a step ----------------------------------------------------------------------------
+// --- the end of a step
+// ----------------------------------------------------------------------------
 
 void Peer::On(const Seal& seal, const Message& message) {
   if (seal.step != Step{Value(server_->version()) + 1}) return;  // not there yet, or over
   const auto [entry, first] = seals_.try_emplace(seal.number);
   entry->second.first = message.request;
   if (entry->second.second) return ReplyToTrainer(message.request, *entry->second.second);
-  if (!first) return;                                        // on its way through the device
-  if (seals_.rbegin()->first != seal.number) return;         // an old one, late
+  if (!first) return;                                 // on its way through the device
+  if (seals_.rbegin()->first != seal.number) return;  // an old one, late
   server_->OnSeal(seal.step, [this, seal](absl::StatusOr<std::vector<SegmentSummary>> segments) {
     const auto it = seals_.find(seal.number);
     if (!segments.ok() || it == seals_.end() || !held_) return;
@@ -471,7 +475,8 @@ void Peer::BeginRound(RoundId id, const RoundPlan& plan) {
         return summary.id == ref.id && summary.list_hash == ref.list_hash;
       });
       if (known == sealed_.end()) {
-        return FailRound(id, absl::AbortedError("the plan names a segment this replica never sealed"));
+        return FailRound(id,
+                         absl::AbortedError("the plan names a segment this replica never sealed"));
       }
       segments.push_back(ref.id);
     }
@@ -550,7 +555,9 @@ void Peer::RoundMoved(RoundId id, std::vector<RoundSend> sends) {
 }
 
 void Peer::FailRound(RoundId id, const absl::Status& status) {
-  Emit(Event("round_failed").With("step", Value(id.step)).With("reason", std::string(status.message())));
+  Emit(Event("round_failed")
+           .With("step", Value(id.step))
+           .With("reason", std::string(status.message())));
   Reduced reduced;
   reduced.round = id;
   reduced.code = status.code();
@@ -568,9 +575,9 @@ void Peer::On(const Apply& apply, const Message& message) {
     MoveTo(target);
     return Finished(decision, message.request, held_->hash);
   }
-  const auto group = std::find_if(
-      decision.groups.begin(), decision.groups.end(),
-      [this](const GroupOutcome& g) { return g.round.group == Value(stage_); });
+  const auto group =
+      std::find_if(decision.groups.begin(), decision.groups.end(),
+                   [this](const GroupOutcome& g) { return g.round.group == Value(stage_); });
   const auto round = group == decision.groups.end() ? rounds_.end() : rounds_.find(group->round);
   if (round == rounds_.end() || !round->second.member || !round->second.member->complete() ||
       round->second.member->outcome().result_hash != group->result_hash) {
@@ -593,7 +600,8 @@ void Peer::On(const Apply& apply, const Message& message) {
 // From here on every message is about the next step.
 void Peer::MoveTo(Version version) {
   server_->OnVersion(version);
-  rounds_.erase(rounds_.begin(), rounds_.lower_bound(RoundId{epoch_, Step{Value(version) + 1}, 0, 0}));
+  rounds_.erase(rounds_.begin(),
+                rounds_.lower_bound(RoundId{epoch_, Step{Value(version) + 1}, 0, 0}));
   seals_.clear();
   sealed_.clear();
   if (snapshot_version_ < version) snapshot_ = Blob();
@@ -605,7 +613,8 @@ void Peer::Finished(const Decision& decision, uint64_t request, Hash128 hash) {
   ReplyToTrainer(request, Applied{*held_});
 }
 
-// --- StageLinks -----------------------------------------------------------------------------------
+// --- StageLinks
+// -----------------------------------------------------------------------------------
 
 std::optional<Incarnation> Peer::ChooseNext() {
   std::optional<Incarnation> next = wiring_->Choose(env_->Now());
@@ -657,7 +666,8 @@ void Peer::DeviceFailed(const absl::Status& status) {
   Exit(status, reason);
 }
 
-// --- sending --------------------------------------------------------------------------------------
+// --- sending
+// --------------------------------------------------------------------------------------
 
 const Endpoint* Peer::AddressOf(Incarnation incarnation) const {
   const auto it = members_.find(incarnation);

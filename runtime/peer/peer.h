@@ -2,7 +2,8 @@
 // state, and then passes what arrives to the part that knows: StageServer (microbatches),
 // RoundMember (all-reduce), Compute (the update), CutChunk (donating its state).
 //
-//   Connecting --Welcome--> Admitted --LoadState, Loaded--> Serving --fenced or trainer lost--> Connecting
+//   Connecting --Welcome--> Admitted --LoadState, Loaded--> Serving --fenced or trainer lost-->
+//   Connecting
 //
 // Sans-I/O; every call on the reactor thread. The Env, Transport and EventSink outlive it.
 // One replica per peer; messages are keyed by incarnation, so a peer may come to hold several.
@@ -38,7 +39,7 @@ class Peer : public TransportHandler, private StageLinks {
  public:
   struct Options {
     PeerId id{0};
-    Endpoint trainer;                // only `control` is needed
+    Endpoint trainer;  // only `control` is needed
     std::optional<StageId> stage;
     std::string host;
     uint64_t pid = 0;
@@ -161,12 +162,13 @@ class Peer : public TransportHandler, private StageLinks {
 
   // What we serve
   std::unique_ptr<StageServer> server_;
-  std::optional<StateName> held_;        // the last state whose hash is known
+  std::optional<StateName> held_;  // the last state whose hash is known
   std::unique_ptr<StateFetcher> fetcher_;
-  uint64_t load_request_ = 0;            // of the LoadState being worked on
+  uint64_t load_request_ = 0;  // of the LoadState being worked on
 
   // The step being ended
-  std::map<uint32_t, std::pair<uint64_t, std::optional<Sealed>>> seals_;  // number -> request, answer
+  std::map<uint32_t, std::pair<uint64_t, std::optional<Sealed>>>
+      seals_;  // number -> request, answer
   std::vector<SegmentSummary> sealed_;
   std::map<RoundId, Round> rounds_;
   Version applying_{0};

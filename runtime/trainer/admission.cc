@@ -40,8 +40,8 @@ StageId Admission::ChooseStage() const {
   std::vector<uint32_t> counts = swarm_->CountPerStage();
   const std::vector<uint32_t> joining = CountPerStage();
   for (size_t s = 0; s < counts.size(); ++s) counts[s] += joining[s];
-  return StageId{static_cast<uint32_t>(std::min_element(counts.begin(), counts.end()) -
-                                       counts.begin())};
+  return StageId{
+      static_cast<uint32_t>(std::min_element(counts.begin(), counts.end()) - counts.begin())};
 }
 
 std::optional<Incarnation> Admission::OnHello(const Hello& hello, Incarnation previous,
@@ -118,9 +118,8 @@ void Admission::OnLoaded(Incarnation incarnation, uint64_t load, const Loaded& l
     joiner.replica.hello.held = loaded.state;
   } else {
     joiner.state = State::kWaiting;
-    events_(Event("load_failed")
-                .With("replica", ToString(incarnation))
-                .With("reason", loaded.error));
+    events_(
+        Event("load_failed").With("replica", ToString(incarnation)).With("reason", loaded.error));
     env_->Schedule(kLoadAgain, [this] { OfferLoads(); });
   }
   changed_();

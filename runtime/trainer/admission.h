@@ -1,10 +1,11 @@
 // Admission: peers that want in, from Hello until they hold the current state.
 //
-//   Hello -> (incarnation) Waiting -> LoadState -> Loading -> Loaded at a version -> taken by the trainer
+//   Hello -> (incarnation) Waiting -> LoadState -> Loading -> Loaded at a version -> taken by the
+//   trainer
 //
-// It gives incarnations, picks stages, and has joiners load. Whether and when a loaded joiner becomes
-// a member is the trainer's decision, since only a persisted record changes membership. Reactor
-// thread; sans-I/O.
+// It gives incarnations, picks stages, and has joiners load. Whether and when a loaded joiner
+// becomes a member is the trainer's decision, since only a persisted record changes membership.
+// Reactor thread; sans-I/O.
 #ifndef STARLING_RUNTIME_TRAINER_ADMISSION_H_
 #define STARLING_RUNTIME_TRAINER_ADMISSION_H_
 

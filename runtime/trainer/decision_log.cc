@@ -25,16 +25,24 @@ Json ToJson(const GroupOutcome& group) {
     }
     members.push_back({{"replica", ToString(member.incarnation)}, {"segments", segments}});
   }
-  return {{"group", group.round.group},   {"round", group.round.number},
-          {"result", ToHex(group.result_hash)}, {"square_norm", group.square_norm},
-          {"lane", group.lane},           {"members", members}};
+  return {{"group", group.round.group},
+          {"round", group.round.number},
+          {"result", ToHex(group.result_hash)},
+          {"square_norm", group.square_norm},
+          {"lane", group.lane},
+          {"members", members}};
 }
 
 Json ToJson(const UpdateScalars& s) {
-  return {{"grad_scale", s.grad_scale}, {"beta1", s.beta1},
-          {"one_minus_beta1", s.one_minus_beta1}, {"beta2", s.beta2},
-          {"one_minus_beta2", s.one_minus_beta2}, {"step_size", s.step_size},
-          {"inv_sqrt_bias2", s.inv_sqrt_bias2}, {"epsilon", s.epsilon}, {"decay", s.decay}};
+  return {{"grad_scale", s.grad_scale},
+          {"beta1", s.beta1},
+          {"one_minus_beta1", s.one_minus_beta1},
+          {"beta2", s.beta2},
+          {"one_minus_beta2", s.one_minus_beta2},
+          {"step_size", s.step_size},
+          {"inv_sqrt_bias2", s.inv_sqrt_bias2},
+          {"epsilon", s.epsilon},
+          {"decay", s.decay}};
 }
 
 absl::Status Parse(const std::string& line, DecisionLogState* state) {
@@ -112,23 +120,22 @@ absl::StatusOr<DecisionLogState> ReadDecisionLog(Disk& disk, const std::string& 
   DecisionLogState state;
   const Json head = Json::parse(lines[0], nullptr, /*allow_exceptions=*/false);
   if (!head.is_object() || !head.contains("format") || head["format"] != kFormat ||
-      !head.contains("run") ||
-      !head["run"].is_number_unsigned()) {
+      !head.contains("run") || !head["run"].is_number_unsigned()) {
     return absl::DataLossError(absl::StrCat(path, ":1: not the head of a decision log"));
   }
   state.run = RunId{head["run"].get<uint64_t>()};
   for (size_t i = 1; i < lines.size(); ++i) {
     if (lines[i].empty()) continue;
-    // A line that is no record is a torn one: the machine died while it was being written, so it was
-    // never acted on.
+    // A line that is no record is a torn one: the machine died while it was being written, so it
+    // was never acted on.
     Parse(lines[i], &state).IgnoreError();
   }
   return state;
 }
 
 void DecisionLog::Append(const Decision& decision, std::function<void(absl::Status)> done) {
-  files_->Run([path = path_, line = ToJsonLine(decision)](
-                  Disk& disk) { return AppendLine(disk, path, line); },
+  files_->Run([path = path_,
+               line = ToJsonLine(decision)](Disk& disk) { return AppendLine(disk, path, line); },
               std::move(done));
 }
 

@@ -41,7 +41,7 @@ class Ledger {
     // Live replicas that wait for what never comes. Where a replica took it only after it had
     // answered, all of its stage are named.
     std::vector<HolderWork> cancels;
-    uint32_t added_and_lost = 0;     // pairs that had been added where they are lost
+    uint32_t added_and_lost = 0;  // pairs that had been added where they are lost
   };
 
   Ledger(uint32_t stages, uint32_t microbatches);
@@ -86,8 +86,8 @@ class Ledger {
   };
   // Follows one chain; marks stages that are or will be added, and appends what survives and who is
   // to be told that nothing comes.
-  void Follow(const Chain& chain, const Attempt& attempt, uint32_t index, const FenceAnswers& answers,
-              std::vector<bool>* alive, std::vector<Chain>* survivors,
+  void Follow(const Chain& chain, const Attempt& attempt, uint32_t index,
+              const FenceAnswers& answers, std::vector<bool>* alive, std::vector<Chain>* survivors,
               std::vector<HolderWork>* cancels) const;
 
   // Which attempts a notice says were added, and by whom.

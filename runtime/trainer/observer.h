@@ -16,11 +16,11 @@ namespace starling {
 // One decided step, as a line of metrics.jsonl.
 struct StepReport {
   Step step{0};
-  double loss = 0;            // mean over tokens, at version step - 1
-  double gradient_norm = 0;   // before clipping
+  double loss = 0;           // mean over tokens, at version step - 1
+  double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
   int64_t tokens = 0;
-  double tokens_per_s = 0;    // from the previous decision to this one, waits included
+  double tokens_per_s = 0;  // from the previous decision to this one, waits included
   double step_s = 0;
   std::vector<uint32_t> replicas;  // per stage
   uint32_t retries = 0;

@@ -1,5 +1,5 @@
-// Saver: makes a checkpoint of one version. It fetches a snapshot of every stage from a replica that
-// is at that version, while the next step computes, and has a file job write and publish it.
+// Saver: makes a checkpoint of one version. It fetches a snapshot of every stage from a replica
+// that is at that version, while the next step computes, and has a file job write and publish it.
 //
 // The step after the version must not be decided while fetching(): replicas would move on. Writing
 // goes on behind. One save at a time. Reactor thread; sans-I/O.
@@ -34,7 +34,8 @@ class Saver {
   void Begin(CheckpointMeta meta, std::function<void()> changed, OnSaved done);
   // A replica is gone: its stage is fetched from another one.
   void OnFenced(Incarnation incarnation);
-  // The state to be saved is no more (a new era began): `done` gets aborted, unless it is being written.
+  // The state to be saved is no more (a new era began): `done` gets aborted, unless it is being
+  // written.
   void Abandon();
 
   bool fetching() const { return !missing_.empty(); }

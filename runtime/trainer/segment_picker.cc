@@ -12,7 +12,8 @@ std::string Objection(const SegmentSummary& segment, const std::vector<bool>& co
   if (segment.spoiled) return "a backward failed while it was being added to";
   std::set<uint32_t> own;
   for (const SegmentEntry& entry : segment.entries) {
-    if (entry.index >= covered.size()) return absl::StrCat("no microbatch ", entry.index, " exists");
+    if (entry.index >= covered.size())
+      return absl::StrCat("no microbatch ", entry.index, " exists");
     if (!own.insert(entry.index).second) {
       return absl::StrCat("microbatch ", entry.index, " is in it twice");
     }

@@ -78,7 +78,8 @@ uint32_t StepRun::done_microbatches() const {
   return done;
 }
 
-// --- sending --------------------------------------------------------------------------------------
+// --- sending
+// --------------------------------------------------------------------------------------
 
 void StepRun::Pump() {
   while (!todo_.empty() && in_flight_.size() < options_.window) {
@@ -92,8 +93,8 @@ bool StepRun::Send(const Todo& todo) {
   const std::optional<Incarnation> to = wiring_->Choose(env_->Now());
   if (!to) return false;
   const bool train = todo.id.kind == WorkKind::kTrain;
-  MicrobatchData data = train ? data_->Train(todo.id.step, todo.id.index)
-                              : data_->Evaluate(todo.id.index);
+  MicrobatchData data =
+      train ? data_->Train(todo.id.step, todo.id.index) : data_->Evaluate(todo.id.index);
   Forward forward;
   forward.work = {todo.id, {swarm_->self(), next_attempt_++}};
   forward.contested = todo.contested;
@@ -105,13 +106,13 @@ bool StepRun::Send(const Todo& todo) {
   const AttemptId attempt = forward.work.attempt;
   if (train) ledger_.OnSent(todo.id.index, attempt, todo.add_at, *to);
   in_flight_[todo.id] = {attempt, *to};
-  swarm_->Ask(*to, std::move(forward),
-              [this, todo, attempt, to = *to, alive = std::weak_ptr<bool>(alive_)](
-                  const Message& reply) {
-                if (alive.expired()) return;
-                const auto* ack = std::get_if<Ack>(&reply.body);
-                OnSendAnswer(todo, attempt, to, ack ? ack->code : absl::StatusCode::kAborted);
-              });
+  swarm_->Ask(
+      *to, std::move(forward),
+      [this, todo, attempt, to = *to, alive = std::weak_ptr<bool>(alive_)](const Message& reply) {
+        if (alive.expired()) return;
+        const auto* ack = std::get_if<Ack>(&reply.body);
+        OnSendAnswer(todo, attempt, to, ack ? ack->code : absl::StatusCode::kAborted);
+      });
   return true;
 }
 
@@ -160,7 +161,8 @@ void StepRun::OnNotice(Incarnation from, const Notice& notice) {
   Poke();
 }
 
-// --- fences ---------------------------------------------------------------------------------------
+// --- fences
+// ---------------------------------------------------------------------------------------
 
 void StepRun::OnFenced(const std::vector<Incarnation>& fenced) {
   if (phase_ == Phase::kDone) return;
@@ -178,16 +180,16 @@ void StepRun::SendFence() {
   fence.fenced.assign(fenced_.begin(), fenced_.end());
   if (swarm_->replicas().empty()) return OnFenceAnswered();  // no one is left to promise
   for (const auto& [incarnation, replica] : swarm_->replicas()) {
-    swarm_->Ask(incarnation, fence,
-                [this, incarnation = incarnation, stage = replica.member.stage,
-                 number = fence_number_,
-                 alive = std::weak_ptr<bool>(alive_)](const Message& reply) {
-                  const auto* ack = std::get_if<FenceAck>(&reply.body);
-                  if (alive.expired() || ack == nullptr) return;
-                  if (phase_ != Phase::kFencing || number != fence_number_) return;
-                  fence_answers_[incarnation] = {stage, ack->held};
-                  if (fence_answers_.size() == swarm_->replicas().size()) OnFenceAnswered();
-                });
+    swarm_->Ask(
+        incarnation, fence,
+        [this, incarnation = incarnation, stage = replica.member.stage, number = fence_number_,
+         alive = std::weak_ptr<bool>(alive_)](const Message& reply) {
+          const auto* ack = std::get_if<FenceAck>(&reply.body);
+          if (alive.expired() || ack == nullptr) return;
+          if (phase_ != Phase::kFencing || number != fence_number_) return;
+          fence_answers_[incarnation] = {stage, ack->held};
+          if (fence_answers_.size() == swarm_->replicas().size()) OnFenceAnswered();
+        });
   }
 }
 
@@ -238,7 +240,8 @@ void StepRun::Replay(const std::map<uint32_t, std::vector<StageId>>& replays) {
   Poke();
 }
 
-// --- the end of the step --------------------------------------------------------------------------
+// --- the end of the step
+// --------------------------------------------------------------------------
 
 void StepRun::MaybeSeal() {
   if (phase_ != Phase::kRunning || !ledger_.complete() || !may_seal_()) return;
@@ -302,12 +305,13 @@ void StepRun::BeginReduce() {
     RoundPlan plan;
     plan.id = {swarm_->epoch(), options_.step, stage, round_number_};
     plan.members = picked_[stage];
-    plan.parts = EqualParts(options_.stage_sizes[stage], static_cast<uint32_t>(plan.members.size()));
+    plan.parts =
+        EqualParts(options_.stage_sizes[stage], static_cast<uint32_t>(plan.members.size()));
     plan.expected_lane = LaneTotal(options_.step, StageId{stage}, options_.microbatches);
     for (const RoundMemberPlan& member : plan.members) {
       swarm_->Ask(member.incarnation, Reduce{plan},
-                  [this, from = member.incarnation, alive = std::weak_ptr<bool>(alive_)](
-                      const Message& reply) {
+                  [this, from = member.incarnation,
+                   alive = std::weak_ptr<bool>(alive_)](const Message& reply) {
                     const auto* reduced = std::get_if<Reduced>(&reply.body);
                     if (!alive.expired() && reduced != nullptr) OnReduced(from, *reduced);
                   });
@@ -347,14 +351,15 @@ StepOutcome StepRun::Summarize() const {
   std::map<uint32_t, std::pair<double, int64_t>> losses;  // by index
   for (uint32_t stage = 0; options_.microbatches > 0 && stage < swarm_->stages(); ++stage) {
     const Reduced& reduced = reduced_.at(picked_[stage].front().incarnation);
-    outcome.groups.push_back({reduced.round, picked_[stage], reduced.result_hash,
-                              reduced.square_norm, reduced.lane});
+    outcome.groups.push_back(
+        {reduced.round, picked_[stage], reduced.result_hash, reduced.square_norm, reduced.lane});
     outcome.square_norm += reduced.square_norm;
     if (stage + 1 < swarm_->stages()) continue;
     for (const RoundMemberPlan& member : picked_[stage]) {
       for (const SegmentSummary& segment : sealed_.at(member.incarnation).segments) {
-        const bool counted = std::any_of(member.segments.begin(), member.segments.end(),
-                                         [&](const SegmentRef& ref) { return ref.id == segment.id; });
+        const bool counted =
+            std::any_of(member.segments.begin(), member.segments.end(),
+                        [&](const SegmentRef& ref) { return ref.id == segment.id; });
         if (!counted) continue;
         for (const SegmentEntry& entry : segment.entries) {
           losses[entry.index] = {entry.loss_sum, entry.tokens};

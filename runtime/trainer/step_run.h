@@ -1,6 +1,7 @@
 // StepRun: one step from its first microbatch to a summed gradient on every replica.
 //
-//   Running --every (stage, index) has a holder--> Sealing --lists cover the step--> Reducing --> done
+//   Running --every (stage, index) has a holder--> Sealing --lists cover the step--> Reducing -->
+//   done
 //      ^------- Fencing <---- a replica is gone (from any phase) -----'        |
 //      ^--------------------- a list lacks something: replay ------------------'
 //
@@ -37,10 +38,10 @@ struct StepOutcome {
   std::vector<GroupOutcome> groups;  // one per stage; empty where the step only evaluated
   double loss_sum = 0;               // over tokens, in the order of indices
   int64_t tokens = 0;
-  double square_norm = 0;            // of the summed gradient over all stages
-  std::optional<uint32_t> nonfinite;  // the first microbatch whose loss is not finite
-  uint32_t retries = 0;              // attempts beyond the first of each microbatch
-  uint32_t replayed = 0;             // (stage, microbatch) pairs computed again
+  double square_norm = 0;                 // of the summed gradient over all stages
+  std::optional<uint32_t> nonfinite;      // the first microbatch whose loss is not finite
+  uint32_t retries = 0;                   // attempts beyond the first of each microbatch
+  uint32_t replayed = 0;                  // (stage, microbatch) pairs computed again
   std::optional<double> evaluation_loss;  // mean over tokens
 };
 
@@ -48,11 +49,11 @@ class StepRun {
  public:
   struct Options {
     Step step{0};
-    uint32_t microbatches = 0;             // 0: only evaluate
+    uint32_t microbatches = 0;  // 0: only evaluate
     bool evaluate = false;
-    uint32_t window = 1;                   // microbatches in flight
-    int64_t microbatch_tokens = 0;         // of a full one; for replica speeds
-    std::vector<int64_t> stage_sizes;      // elements of each stage's flat run
+    uint32_t window = 1;               // microbatches in flight
+    int64_t microbatch_tokens = 0;     // of a full one; for replica speeds
+    std::vector<int64_t> stage_sizes;  // elements of each stage's flat run
   };
   // Called once. data loss: the integer lane of a round is wrong, nothing may be applied.
   using OnDone = std::function<void(absl::StatusOr<StepOutcome>)>;
@@ -70,8 +71,8 @@ class StepRun {
   void OnNotice(Incarnation from, const Notice& notice);
   // These were removed from the swarm. Everyone left is asked to promise.
   void OnFenced(const std::vector<Incarnation>& fenced);
-  // A replica was added. It must have been chosen while accepts_members(), and the step may not have
-  // been sealed since (MaySeal); a fence that came between is asked for again.
+  // A replica was added. It must have been chosen while accepts_members(), and the step may not
+  // have been sealed since (MaySeal); a fence that came between is asked for again.
   void OnMemberAdded();
   bool accepts_members() const { return phase_ == Phase::kRunning; }
   void Poke();
@@ -128,7 +129,7 @@ class StepRun {
   std::map<uint32_t, std::pair<double, int64_t>> evaluated_;  // index -> loss sum, tokens
 
   uint64_t fence_number_ = 0;
-  std::set<Incarnation> fenced_;          // in this step
+  std::set<Incarnation> fenced_;  // in this step
   Ledger::FenceAnswers fence_answers_;
 
   uint32_t seal_number_ = 0;

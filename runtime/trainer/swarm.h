@@ -22,9 +22,9 @@ namespace starling {
 struct Replica {
   Member member;
   Hello hello;
-  Load load;               // as it last reported
-  StateName state;         // the last it acknowledged
-  int64_t tokens = 0;      // of microbatches it added since `since`
+  Load load;           // as it last reported
+  StateName state;     // the last it acknowledged
+  int64_t tokens = 0;  // of microbatches it added since `since`
   absl::Time since;
 };
 

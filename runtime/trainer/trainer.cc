@@ -29,8 +29,7 @@ Trainer::Trainer(Options options, Env* env, Transport* transport, Files* files,
       self_(transport->address()),
       swarm_(env, transport, options_.run, options_.epoch, options_.config.stage_count()),
       admission_(
-          env, &swarm_, options_.config_toml,
-          [this](const Event& event) { Emit(event); },
+          env, &swarm_, options_.config_toml, [this](const Event& event) { Emit(event); },
           [this](StageId stage, const std::optional<StateName>& held) {
             return FindLoadTarget(stage, held);
           },
@@ -71,7 +70,8 @@ void Trainer::RequestStop(const std::string& reason) {
   }
 }
 
-// --- messages -------------------------------------------------------------------------------------
+// --- messages
+// -------------------------------------------------------------------------------------
 
 void Trainer::OnPacket(Packet packet) {
   if (phase_ == Phase::kDone) return;
@@ -104,10 +104,8 @@ void Trainer::OnHello(const Hello& hello, const Message& message) {
     return swarm_.Reply(hello.address, message.request,
                         Refused{false, "this peer belongs to another run"});
   }
-  const Incarnation previous =
-      message.epoch == swarm_.epoch() ? message.sender : Incarnation{};
-  const std::optional<Incarnation> replaced =
-      admission_.OnHello(hello, previous, message.request);
+  const Incarnation previous = message.epoch == swarm_.epoch() ? message.sender : Incarnation{};
+  const std::optional<Incarnation> replaced = admission_.OnHello(hello, previous, message.request);
   if (replaced) Fence(*replaced, kCameBack);
   OnAdmissionChanged();
 }
@@ -143,7 +141,8 @@ void Trainer::OnFetch(const Fetch& fetch, const Message& message) {
   swarm_.Reply(fetch.reply_address, message.request, std::move(chunk));
 }
 
-// --- membership -----------------------------------------------------------------------------------
+// --- membership
+// -----------------------------------------------------------------------------------
 
 void Trainer::OnLinkLost(const Endpoint& peer) {
   if (phase_ == Phase::kDone) return;
@@ -203,7 +202,8 @@ void Trainer::Fence(Incarnation incarnation, const std::string& reason) {
            .With("left", left)
            .With("reason", reason));
   // If it is alive after all, it may come back as a new incarnation.
-  if (reason != kCameBack) swarm_.Tell(replica.member.address, Refused{true, absl::StrCat("fenced: ", reason)});
+  if (reason != kCameBack)
+    swarm_.Tell(replica.member.address, Refused{true, absl::StrCat("fenced: ", reason)});
   wiring_->SetCandidates(swarm_.OfStage(StageId{0}));
   swarm_.BroadcastView();
   saver_.OnFenced(incarnation);
@@ -257,14 +257,14 @@ void Trainer::AdmitLoaded() {
   for (const Replica& replica : ready) record.joins.push_back(replica.member);
   admitting_ = true;
   lost_while_admitting_.clear();
-  log_.Append(record, [this, record, ready, at = version_, era = swarm_.era()](
-                          absl::Status status) {
-    admitting_ = false;
-    if (phase_ == Phase::kDone) return;
-    if (!status.ok()) return Finish(status, "the decision log cannot be written");
-    observer_->OnDecision(record);
-    Admitted(ready, at, era);
-  });
+  log_.Append(record,
+              [this, record, ready, at = version_, era = swarm_.era()](absl::Status status) {
+                admitting_ = false;
+                if (phase_ == Phase::kDone) return;
+                if (!status.ok()) return Finish(status, "the decision log cannot be written");
+                observer_->OnDecision(record);
+                Admitted(ready, at, era);
+              });
 }
 
 void Trainer::Admitted(std::vector<Replica> replicas, Version at, Era era) {
@@ -334,7 +334,8 @@ std::string Trainer::WaitingFor() const {
                       " --stage ", missing[0], "`");
 }
 
-// --- eras -----------------------------------------------------------------------------------------
+// --- eras
+// -----------------------------------------------------------------------------------------
 
 void Trainer::BeginEra() {
   phase_ = Phase::kGathering;
@@ -410,9 +411,9 @@ void Trainer::ConsiderNewEra() {
   if (version_ == base_version_ && !base_states_.empty()) return;  // the trainer still has it
   Emit(Event("state_lost")
            .With("stage", Value(*empty))
-           .With("reason", absl::StrCat("the last replica of stage ", Value(*empty),
-                                        " is gone with version ", Value(version_),
-                                        "; everyone returns to ", base_.path)));
+           .With("reason",
+                 absl::StrCat("the last replica of stage ", Value(*empty), " is gone with version ",
+                              Value(version_), "; everyone returns to ", base_.path)));
   BeginEra();
 }
 

@@ -1,13 +1,15 @@
 // Trainer: feeds microbatches, decides steps, admits peers, has checkpoints made. It holds no
 // parameters: replicas hold the state, the decision log what was decided.
 //
-//   Gathering --every stage has a loaded replica--> Training (StepRun, record persisted, Apply; again)
+//   Gathering --every stage has a loaded replica--> Training (StepRun, record persisted, Apply;
+//   again)
 //      ^                                               |  last step, or asked to stop
-//      '--- a stage lost its last replica: new era <---+--> Ending (last evaluation and checkpoint) -> Done
+//      '--- a stage lost its last replica: new era <---+--> Ending (last evaluation and checkpoint)
+//      -> Done
 //
 // Parts: Swarm (who serves), Admission (who wants in), StepRun (one step), Saver (checkpoints),
-// DecisionLog (what is on disk before anyone acts on it). Sans-I/O: every call on the reactor thread;
-// the interfaces given to it outlive it.
+// DecisionLog (what is on disk before anyone acts on it). Sans-I/O: every call on the reactor
+// thread; the interfaces given to it outlive it.
 #ifndef STARLING_RUNTIME_TRAINER_TRAINER_H_
 #define STARLING_RUNTIME_TRAINER_TRAINER_H_
 
@@ -41,13 +43,13 @@ class Trainer : public TransportHandler {
  public:
   struct Options {
     RunConfig config;
-    std::string config_toml;           // what joiners get
-    std::string run_directory;         // holds decisions.jsonl and checkpoints/
+    std::string config_toml;    // what joiners get
+    std::string run_directory;  // holds decisions.jsonl and checkpoints/
     RunId run{0};
-    Epoch epoch{1};                    // greater than any before in this run
-    Era era{1};                        // likewise
-    uint64_t last_record = 0;          // of the decision log
-    CheckpointInfo start;              // the checkpoint to begin from
+    Epoch epoch{1};            // greater than any before in this run
+    Era era{1};                // likewise
+    uint64_t last_record = 0;  // of the decision log
+    CheckpointInfo start;      // the checkpoint to begin from
     CheckpointMeta start_meta;
     std::vector<StageLayout> layouts;  // per stage
     std::vector<uint32_t> expected;    // replicas per stage to wait for a while at the start
@@ -120,7 +122,7 @@ class Trainer : public TransportHandler {
   const Endpoint self_;
 
   Phase phase_ = Phase::kGathering;
-  Version version_{0};      // the newest decided
+  Version version_{0};  // the newest decided
   Swarm swarm_;
   Admission admission_;
   FailureDetector detector_;
@@ -130,9 +132,9 @@ class Trainer : public TransportHandler {
   std::unique_ptr<StepRun> step_run_;
   uint64_t record_number_ = 0;
   std::vector<Incarnation> unrecorded_leaves_;
-  bool admitting_ = false;  // a record with joins is being persisted
+  bool admitting_ = false;                      // a record with joins is being persisted
   std::set<std::string> lost_while_admitting_;  // control addresses
-  bool deciding_ = false;   // a step's record is being persisted
+  bool deciding_ = false;                       // a step's record is being persisted
 
   // The state of each stage at version_; none until a replica has acknowledged it.
   std::vector<std::optional<StateName>> stage_states_;

@@ -40,9 +40,7 @@ void Trainer::BeginStep() {
 
 // The end of a step waits for joiners that load, since their state is of its version, and for the
 // snapshot of its version to be fetched.
-bool Trainer::MaySeal() const {
-  return !admitting_ && !admission_.loading() && !saver_.fetching();
-}
+bool Trainer::MaySeal() const { return !admitting_ && !admission_.loading() && !saver_.fetching(); }
 
 void Trainer::OnStepDone(absl::StatusOr<StepOutcome> outcome) {
   if (!outcome.ok()) return Finish(outcome.status(), "the step was not applied");
@@ -67,9 +65,9 @@ void Trainer::Decide(const StepOutcome& outcome) {
   record.groups = outcome.groups;
   record.tokens = outcome.tokens;
   record.loss = outcome.loss_sum / static_cast<double>(outcome.tokens);
-  record.scalars = MakeUpdate(options_.config.optimizer, options_.config.train.steps, step,
-                              outcome.square_norm, outcome.tokens, &record.gradient_norm,
-                              &record.learning_rate);
+  record.scalars =
+      MakeUpdate(options_.config.optimizer, options_.config.train.steps, step, outcome.square_norm,
+                 outcome.tokens, &record.gradient_norm, &record.learning_rate);
   record.skip = !std::isfinite(outcome.square_norm) || !std::isfinite(record.loss);
   if (record.skip) {
     const std::string what =
@@ -115,7 +113,8 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
   Report(decision, outcome);
   const int64_t every = options_.config.checkpoint.every;
   const int64_t at = static_cast<int64_t>(Value(version_));
-  if (at >= options_.config.train.steps || !stop_reason_.empty() || (every > 0 && at % every == 0)) {
+  if (at >= options_.config.train.steps || !stop_reason_.empty() ||
+      (every > 0 && at % every == 0)) {
     BeginSave();
   }
   BeginStep();
@@ -141,9 +140,9 @@ void Trainer::OnApplied(Incarnation from, const Applied& applied) {
   if (!known) {
     known = applied.state;
   } else if (known->hash != applied.state.hash) {
-    return Fence(from, absl::StrCat("its state after step ", Value(version_), " has hash ",
-                                    ToHex(applied.state.hash), ", its sibling's ",
-                                    ToHex(known->hash)));
+    return Fence(from,
+                 absl::StrCat("its state after step ", Value(version_), " has hash ",
+                              ToHex(applied.state.hash), ", its sibling's ", ToHex(known->hash)));
   }
   if (!admission_.empty()) OnAdmissionChanged();
 }
@@ -156,7 +155,8 @@ void Trainer::Report(const Decision& decision, const StepOutcome& outcome) {
   report.learning_rate = decision.learning_rate;
   report.tokens = decision.tokens;
   report.step_s = absl::ToDoubleSeconds(env_->Now() - last_decision_);
-  report.tokens_per_s = report.step_s > 0 ? static_cast<double>(decision.tokens) / report.step_s : 0;
+  report.tokens_per_s =
+      report.step_s > 0 ? static_cast<double>(decision.tokens) / report.step_s : 0;
   report.replicas = swarm_.CountPerStage();
   report.retries = outcome.retries;
   report.replayed = outcome.replayed;
@@ -165,7 +165,8 @@ void Trainer::Report(const Decision& decision, const StepOutcome& outcome) {
   observer_->OnStep(report);
 }
 
-// --- checkpoints and the end ----------------------------------------------------------------------
+// --- checkpoints and the end
+// ----------------------------------------------------------------------
 
 void Trainer::BeginSave() {
   if (saver_.busy() || saved_ == version_) return;
@@ -179,7 +180,10 @@ void Trainer::BeginSave() {
                    steps * static_cast<uint64_t>(options_.config.train.global_batch);
   meta.config_toml = options_.config_toml;
   saver_.Begin(
-      meta, [this] { if (step_run_) step_run_->Poke(); },
+      meta,
+      [this] {
+        if (step_run_) step_run_->Poke();
+      },
       [this, version = version_](absl::StatusOr<CheckpointInfo> saved) {
         if (phase_ == Phase::kDone) return;
         if (saved.ok()) {
@@ -191,9 +195,10 @@ void Trainer::BeginSave() {
                    .With("step", Value(version))
                    .With("reason", std::string(saved.status().message())));
           if (phase_ == Phase::kEnding) {
-            return Finish(saved.status(), absl::StrCat("step ", Value(version),
-                                                       " could not be saved; the newest checkpoint is ",
-                                                       base_.path));
+            return Finish(
+                saved.status(),
+                absl::StrCat("step ", Value(version),
+                             " could not be saved; the newest checkpoint is ", base_.path));
           }
         }
         MaybeEnd();
@@ -202,8 +207,8 @@ void Trainer::BeginSave() {
 
 void Trainer::MaybeEnd() {
   if (phase_ == Phase::kGathering && !stop_reason_.empty()) {
-    return Finish(absl::OkStatus(), absl::StrCat(stop_reason_, "; the newest checkpoint is ",
-                                                 base_.path));
+    return Finish(absl::OkStatus(),
+                  absl::StrCat(stop_reason_, "; the newest checkpoint is ", base_.path));
   }
   if (phase_ != Phase::kEnding || !final_evaluation_done_ || saver_.busy()) return;
   const bool complete = static_cast<int64_t>(Value(version_)) >= options_.config.train.steps;
@@ -222,32 +227,33 @@ void Trainer::Finish(absl::Status status, const std::string& summary) {
   for (const auto& [incarnation, replica] : swarm_.replicas()) {
     swarm_.Tell(replica.member.address, Stop{summary});
   }
-  admission_.ForEach([&](const Replica& joiner) {
-    swarm_.Tell(joiner.member.address, Stop{summary});
-  });
+  admission_.ForEach(
+      [&](const Replica& joiner) { swarm_.Tell(joiner.member.address, Stop{summary}); });
   observer_->OnFinished(status, summary);
 }
 
-// --- status ---------------------------------------------------------------------------------------
+// --- status
+// ---------------------------------------------------------------------------------------
 
 std::string Trainer::StatusJson() const {
   using Json = nlohmann::ordered_json;
   const auto ranges = StageRanges(options_.config);
   const auto describe = [this](const Replica& replica, const char* state) {
     const double seconds = absl::ToDoubleSeconds(env_->Now() - replica.since);
-    Json json = {{"peer", ToString(replica.member.peer)},
-                 {"pid", replica.hello.pid},
-                 {"host", replica.hello.host},
-                 {"state", state},
-                 {"version", Value(replica.state.version)},
-                 {"tokens_per_s", seconds > 0 ? static_cast<double>(replica.tokens) / seconds : 0.0},
-                 {"hash", ToHex(replica.state.hash)},
-                 {"replica", ToString(replica.member.incarnation)},
-                 {"device", replica.hello.device},
-                 {"threads", replica.hello.threads},
-                 {"queued", replica.load.queued},
-                 {"service_s", replica.load.service_s},
-                 {"address", replica.member.address.control}};
+    Json json = {
+        {"peer", ToString(replica.member.peer)},
+        {"pid", replica.hello.pid},
+        {"host", replica.hello.host},
+        {"state", state},
+        {"version", Value(replica.state.version)},
+        {"tokens_per_s", seconds > 0 ? static_cast<double>(replica.tokens) / seconds : 0.0},
+        {"hash", ToHex(replica.state.hash)},
+        {"replica", ToString(replica.member.incarnation)},
+        {"device", replica.hello.device},
+        {"threads", replica.hello.threads},
+        {"queued", replica.load.queued},
+        {"service_s", replica.load.service_s},
+        {"address", replica.member.address.control}};
     return json;
   };
   Json stages = Json::array();

@@ -1,10 +1,10 @@
 // Messages: what peers say to each other, as plain structs. runtime/wire/wire.h turns them into
 // packets (starling.capnp) and back. docs/wire.md describes each exchange.
 //
-// A message with a `request` number is repeated until a message with that number in `reply_to` comes
-// back (runtime/membership/outbox.h), so every request is idempotent: handling it twice does no more
-// than handling it once, and answers again. Typed answers (Sealed, Reduced, ...) are replies;
-// requests without one are answered by Ack.
+// A message with a `request` number is repeated until a message with that number in `reply_to`
+// comes back (runtime/membership/outbox.h), so every request is idempotent: handling it twice does
+// no more than handling it once, and answers again. Typed answers (Sealed, Reduced, ...) are
+// replies; requests without one are answered by Ack.
 #ifndef STARLING_RUNTIME_WIRE_MESSAGES_H_
 #define STARLING_RUNTIME_WIRE_MESSAGES_H_
 
@@ -34,31 +34,32 @@ struct StateName {
 
 // What a replica reports about its speed with everything it sends; wiring uses it.
 struct Load {
-  float service_s = 0;   // smoothed seconds of device time per microbatch, forward and backward
-  uint32_t queued = 0;   // microbatches accepted and not finished
+  float service_s = 0;  // smoothed seconds of device time per microbatch, forward and backward
+  uint32_t queued = 0;  // microbatches accepted and not finished
 };
 
-// --- admission and membership ---------------------------------------------------------------------
+// --- admission and membership
+// ---------------------------------------------------------------------
 
 // peer -> trainer: let me in.
 struct Hello {
   uint32_t protocol = kProtocolVersion;
-  std::string build;                     // version text, for messages
+  std::string build;  // version text, for messages
   PeerId peer{0};
-  Endpoint address;                      // where this peer is reached
-  std::optional<StageId> stage;          // the stage it wants; none: the trainer chooses
+  Endpoint address;              // where this peer is reached
+  std::optional<StageId> stage;  // the stage it wants; none: the trainer chooses
   std::string host;
   uint64_t pid = 0;
-  std::string device;                    // "cpu", "cuda:0"
+  std::string device;  // "cpu", "cuda:0"
   uint32_t threads = 0;
-  std::optional<StateName> held;         // state it has from before
+  std::optional<StateName> held;  // state it has from before
 };
 
 // trainer -> peer, reply to Hello: you are in, as this incarnation. State comes with Load.
 struct Welcome {
   Incarnation incarnation;
   StageId stage{0};
-  std::string config_toml;               // the run's configuration, resolved
+  std::string config_toml;  // the run's configuration, resolved
 };
 
 // trainer -> peer, reply to Hello or to anything of a peer it does not know (any more): what to do.
@@ -130,18 +131,19 @@ struct Chunk {
   Blob bytes;  // u8
 };
 
-// --- a microbatch's way ---------------------------------------------------------------------------
+// --- a microbatch's way
+// ---------------------------------------------------------------------------
 
-// trainer or replica -> next replica. Answered by Ack: ok = accepted; resource exhausted = busy, the
-// baton is back; aborted = stale (old version, old step, fenced sender).
+// trainer or replica -> next replica. Answered by Ack: ok = accepted; resource exhausted = busy,
+// the baton is back; aborted = stale (old version, old step, fenced sender).
 struct Forward {
   WorkId work;
   bool contested = false;
-  Version version{0};               // of the parameters it must be computed on
-  std::vector<StageId> add_at;      // stages that add its gradient; empty: all
+  Version version{0};           // of the parameters it must be computed on
+  std::vector<StageId> add_at;  // stages that add its gradient; empty: all
   uint64_t first_sequence = 0;
-  Blob input;                       // ForwardInput::input
-  Blob targets;                     // i32 [n, T], travels on to the last stage
+  Blob input;    // ForwardInput::input
+  Blob targets;  // i32 [n, T], travels on to the last stage
 };
 
 // replica -> the one it got the microbatch from. Answered by Ack.
@@ -157,8 +159,8 @@ enum class Progress : uint8_t { kForwarded = 0, kAdded = 1, kEvaluated = 2 };
 struct Notice {
   WorkId work;
   Progress progress = Progress::kForwarded;
-  double loss_sum = 0;   // last stage
-  int64_t tokens = 0;    // last stage
+  double loss_sum = 0;  // last stage
+  int64_t tokens = 0;   // last stage
 };
 
 // trainer -> replica: forget this microbatch if it is still open.
@@ -166,11 +168,12 @@ struct Cancel {
   std::vector<WorkId> works;
 };
 
-// --- fences ---------------------------------------------------------------------------------------
+// --- fences
+// ---------------------------------------------------------------------------------------
 
 // trainer -> replica: accept nothing from these any more, and say what you have.
 struct Fence {
-  uint64_t number = 0;                    // grows; an answer names it
+  uint64_t number = 0;  // grows; an answer names it
   Step step{0};
   std::vector<Incarnation> fenced;
 };
@@ -184,14 +187,15 @@ struct HeldWork {
   std::optional<Incarnation> downstream;  // to whom it went
 };
 
-// replica -> trainer, reply to Fence: every training microbatch of the step it accepted. From here on
-// it takes nothing from the fenced, and sends nothing to them.
+// replica -> trainer, reply to Fence: every training microbatch of the step it accepted. From here
+// on it takes nothing from the fenced, and sends nothing to them.
 struct FenceAck {
   uint64_t number = 0;
   std::vector<HeldWork> held;
 };
 
-// --- the end of a step ----------------------------------------------------------------------------
+// --- the end of a step
+// ----------------------------------------------------------------------------
 
 // trainer -> replica: freeze the step's segments. `number` counts the seals of the step.
 struct Seal {
@@ -203,8 +207,8 @@ struct Seal {
 struct Sealed {
   Step step{0};
   uint32_t number = 0;
-  Version version{0};   // of the parameters the gradients were computed on
-  Hash128 state_hash;   // of those parameters and moments
+  Version version{0};  // of the parameters the gradients were computed on
+  Hash128 state_hash;  // of those parameters and moments
   std::vector<SegmentSummary> segments;
 };
 
@@ -288,21 +292,21 @@ struct GroupOutcome {
   uint64_t lane = 0;
 };
 
-// The one record that ends a step, and the only thing that changes membership. Records are numbered;
-// `step` 0 marks a record that only changes membership or begins an era.
+// The one record that ends a step, and the only thing that changes membership. Records are
+// numbered; `step` 0 marks a record that only changes membership or begins an era.
 struct Decision {
   uint64_t number = 0;
   Epoch epoch{0};
   Era era{0};
   Step step{0};
-  bool skip = false;                     // the version moves, nothing else does
+  bool skip = false;  // the version moves, nothing else does
   std::vector<GroupOutcome> groups;
   UpdateScalars scalars;
-  double loss = 0;                       // mean over tokens
-  double gradient_norm = 0;              // before clipping
+  double loss = 0;           // mean over tokens
+  double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
   int64_t tokens = 0;
-  std::vector<Member> joins;             // count from the next step on
+  std::vector<Member> joins;  // count from the next step on
   std::vector<Incarnation> leaves;
 };
 
@@ -316,7 +320,8 @@ struct Applied {
   StateName state;
 };
 
-// --- the rest -------------------------------------------------------------------------------------
+// --- the rest
+// -------------------------------------------------------------------------------------
 
 // anyone -> trainer; answered by StatusReply to `reply_address`.
 struct StatusRequest {
@@ -339,13 +344,13 @@ using MessageBody =
                  Piece, Result, Reduced, Apply, Applied, StatusRequest, StatusReply, Ack>;
 
 struct Message {
-  RunId run{0};             // 0: not known yet (Hello, StatusRequest)
+  RunId run{0};  // 0: not known yet (Hello, StatusRequest)
   Era era{0};
   Epoch epoch{0};
-  Incarnation sender;       // {0, 0}: not admitted
-  Load load;                // of the sender, where it is a replica
-  uint64_t request = 0;     // 0: no answer wanted
-  uint64_t reply_to = 0;    // the request this answers
+  Incarnation sender;     // {0, 0}: not admitted
+  Load load;              // of the sender, where it is a replica
+  uint64_t request = 0;   // 0: no answer wanted
+  uint64_t reply_to = 0;  // the request this answers
   MessageBody body;
 };
 

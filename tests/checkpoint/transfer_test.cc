@@ -51,7 +51,9 @@ class StateFetcherTest : public testing::Test {
     newest ? asked_.pop_back() : asked_.pop_front();
     asked.reply(CutChunk(asked.fetch, snapshot));
   }
-  absl::StatusCode Code() const { return result_ ? result_->status().code() : absl::StatusCode::kUnknown; }
+  absl::StatusCode Code() const {
+    return result_ ? result_->status().code() : absl::StatusCode::kUnknown;
+  }
 
   const Blob state_ = State(kElements);
   std::deque<Asked> asked_;
@@ -76,6 +78,7 @@ TEST_F(StateFetcherTest, ChunksInAnyOrderMakeUpTheState) {
 
 TEST_F(StateFetcherTest, AsksNameTheStateAndAreBoundedInSizeAndNumber) {
   Begin(10 * kElements);
+  const Blob state = State(10 * kElements);
   uint64_t next = 0;
   while (!asked_.empty()) {
     EXPECT_THAT(asked_, SizeIs(Le(static_cast<size_t>(kChunksInFlight))));
@@ -87,7 +90,7 @@ TEST_F(StateFetcherTest, AsksNameTheStateAndAreBoundedInSizeAndNumber) {
     EXPECT_EQ(fetch.offset_bytes, next);
     EXPECT_LE(fetch.length_bytes, kChunkBytes);
     next += fetch.length_bytes;
-    Answer(State(10 * kElements));
+    Answer(state);
   }
   EXPECT_EQ(next, 10 * kElements * sizeof(float));
 }

@@ -149,11 +149,13 @@ int64_t ClusterRun::LastStep() const {
 
 bool ClusterRun::WaitUntilRunning(const std::function<bool()>& condition) {
   bool holds = false;
-  WaitUntil([&] {
-    const bool ended = trainer_->WaitForExit(absl::ZeroDuration()).has_value();
-    holds = condition();
-    return holds || ended;
-  });
+  WaitUntil(
+      [&] {
+        const bool ended = trainer_->WaitForExit(absl::ZeroDuration()).has_value();
+        holds = condition();
+        return holds || ended;
+      },
+      kRunLimit);
   return holds;
 }
 

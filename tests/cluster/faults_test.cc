@@ -2,12 +2,14 @@
 // one process. All but the last test are long runs, so that there is time for it.
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -156,69 +158,101 @@ TEST(InterruptedRunTest, CtrlCSavesACheckpointLeavesNobodyAndResumes) {
   EXPECT_EQ(static_cast<int64_t>(run.Metrics().size()), kSteps) << "no step was taken again";
 }
 
-// A connection to tcp://127.0.0.1:PORT that says what no peer says. Blocks until it is sent.
-void Shout(const std::string& address, const std::string& bytes) {
-  const int socket_fd = socket(AF_INET, SOCK_STREAM, 0);
-  ASSERT_GE(socket_fd, 0);
-  sockaddr_in to = {};
-  to.sin_family = AF_INET;
-  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  to.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
-  ASSERT_EQ(connect(socket_fd, reinterpret_cast<sockaddr*>(&to), sizeof(to)), 0) << address;
-  // It may close the connection on us at any moment.
-  for (size_t at = 0; at < bytes.size();) {
-    const ssize_t sent = send(socket_fd, bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL);
-    if (sent <= 0) break;
-    at += static_cast<size_t>(sent);
-  }
-  close(socket_fd);
-}
+// Connections to tcp://127.0.0.1:PORT that say what no peer says, and stay open: closing one could
+// take back what has not been read.
+class Strangers {
+ public:
+  static constexpr int kAnswerLimitMs = 60000;
 
-// What ZeroMQ's peers say first, then a READY command as a dealer.
-std::string ZmtpHello() {
+  Strangers() = default;
+  ~Strangers() {
+    for (int socket_fd : sockets_) close(socket_fd);
+  }
+  Strangers(const Strangers&) = delete;
+  Strangers& operator=(const Strangers&) = delete;
+
+  // Waits for an answer to `greeting`, if there is one.
+  void Shout(const std::string& address, const std::string& greeting, const std::string& bytes) {
+    const int socket_fd = socket(AF_INET, SOCK_STREAM, 0);
+    ASSERT_GE(socket_fd, 0);
+    sockets_.push_back(socket_fd);
+    sockaddr_in to = {};
+    to.sin_family = AF_INET;
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    to.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
+    ASSERT_EQ(connect(socket_fd, reinterpret_cast<sockaddr*>(&to), sizeof(to)), 0) << address;
+    // It may close the connection at any moment, and need not read all of it.
+    if (!greeting.empty()) {
+      send(socket_fd, greeting.data(), greeting.size(), MSG_NOSIGNAL);
+      pollfd answer = {socket_fd, POLLIN, 0};
+      ASSERT_EQ(poll(&answer, 1, kAnswerLimitMs), 1) << address << " says nothing";
+    }
+    send(socket_fd, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
+
+ private:
+  std::vector<int> sockets_;
+};
+
+// What ZeroMQ's peers say first.
+std::string ZmtpGreeting() {
   std::string greeting(64, '\0');
   greeting[0] = '\xff';
   greeting[8] = '\x01';
   greeting[9] = '\x7f';
   greeting[10] = 3;
   greeting.replace(12, 4, "NULL");
-  std::string ready("\x05READY\x0bSocket-Type\x00\x00\x00\x06", 22);
-  ready += "DEALER";
-  return greeting + '\x04' + static_cast<char>(ready.size()) + ready;
+  return greeting;
 }
 
-std::vector<std::string> Garbage() {
+// Then: the READY command of a dealer.
+std::string ZmtpReady() {
+  std::string ready("\x05READY\x0bSocket-Type\x00\x00\x00\x06", 22);
+  ready += "DEALER";
+  return std::string("\x04") + static_cast<char>(ready.size()) + ready;
+}
+
+// What is no ZeroMQ at all, and what follows `ZmtpGreeting`.
+std::vector<std::pair<std::string, std::string>> Garbage() {
   Rng rng(7);
   std::string noise(100000, '\0');
   for (char& byte : noise) byte = static_cast<char>(rng.Below(256));
-  const std::string hello = ZmtpHello();
+  const std::string ready = ZmtpReady();
   const std::string one_frame = std::string("\x00\x40", 2) + noise.substr(0, 64);
-  const std::string two_frames = std::string("\x01\x20", 2) + noise.substr(0, 32) +
-                                 std::string("\x00\x40", 2) + noise.substr(0, 64);
+  const std::string two_frames = std::string("\x01\x20", 2) + noise.substr(0, 32) + one_frame;
   // A frame of 2^62 bytes, of which a few come.
   const std::string endless = std::string("\x02\x40\0\0\0\0\0\0\0", 9) + noise;
-  return {"GET / HTTP/1.1\r\nHost: starling\r\n\r\n",
-          noise,
-          hello + noise,
-          hello + one_frame,
-          hello + two_frames,
-          hello + endless,
-          hello + std::string("\x00\x00", 2)};
+  return {{"", "GET / HTTP/1.1\r\nHost: starling\r\n\r\n"},
+          {"", noise},
+          {ZmtpGreeting(), noise},
+          {ZmtpGreeting(), ready + noise},
+          {ZmtpGreeting(), ready + one_frame},
+          {ZmtpGreeting(), ready + two_frames},
+          {ZmtpGreeting(), ready + endless},
+          {ZmtpGreeting(), ready + std::string("\x00\x00", 2)}};
 }
 
-TEST(GarbageTest, BytesOfStrangersOnEveryPortHarmNothing) {
+TEST(GarbageTest, BytesOfStrangersOnTrainersAndReplicasPortsHarmNothing) {
   ClusterRun run(Folder("garbage"));
   run.Train(WriteRunFile(ClusterFolder(), kQuickBatch), TwoByTwo());
-  std::vector<std::string> addresses = {run.Address()};
+  const std::string trainer = run.Address();
   ASSERT_TRUE(run.WaitForStep(3)) << run.trainer().Errors();
   // A replica says in its log where it listens.
-  const std::string log = FileText(run.directory() + "/logs/stage-0-replica-0.log");
+  const std::string log_path = run.directory() + "/logs/stage-0-replica-0.log";
+  const std::string log = FileText(log_path);
   const size_t from = log.find(" from tcp://");
   ASSERT_NE(from, std::string::npos) << log;
-  addresses.push_back(log.substr(from + 6, log.find(" (pid", from) - from - 6));
-  for (const std::string& address : addresses) {
-    for (const std::string& bytes : Garbage()) Shout(address, bytes);
+  const std::string replica = log.substr(from + 6, log.find(" (pid", from) - from - 6);
+  Strangers strangers;
+  for (const auto& [greeting, bytes] : Garbage()) {
+    strangers.Shout(trainer, greeting, bytes);
+    strangers.Shout(replica, greeting, bytes);
   }
+  // What comes through ZeroMQ is refused where messages are read, and said.
+  EXPECT_TRUE(run.WaitUntilRunning([&] {
+    return !run.EventsNamed("message_refused").empty() &&
+           FileText(log_path).find("message_refused") != std::string::npos;
+  }));
   EXPECT_LT(run.LastStep(), kSteps);
   run.ExpectSuccess();
   ExpectEqualToReference(run, kQuickBatch);

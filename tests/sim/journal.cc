@@ -35,11 +35,10 @@ std::vector<Addition> Journal::Of(Step step, StageId stage) const {
 }
 
 void Journal::Freed(const ReplicaName& replica, Step through) {
-  additions_.erase(std::remove_if(additions_.begin(), additions_.end(),
-                                  [&](const Addition& a) {
-                                    return a.replica == replica && a.step <= through;
-                                  }),
-                   additions_.end());
+  additions_.erase(
+      std::remove_if(additions_.begin(), additions_.end(),
+                     [&](const Addition& a) { return a.replica == replica && a.step <= through; }),
+      additions_.end());
 }
 
 void Journal::ForgetThrough(Step step) {

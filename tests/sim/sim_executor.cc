@@ -1,7 +1,7 @@
 #include "tests/sim/sim_executor.h"
 
-#include <limits>
 #include <cstring>
+#include <limits>
 #include <string>
 
 #include "runtime/base/check.h"

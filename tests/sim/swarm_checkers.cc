@@ -54,8 +54,8 @@ const SwarmCheckers::Expected& SwarmCheckers::At(Step step) {
       microbatches.push_back({data.tokens, data.targets, data.first_sequence});
     }
     const SimStepResult result = reference_->Advance(next, microbatches);
-    expected_.push_back({result.loss_sum / static_cast<double>(result.tokens), result.tokens,
-                         result.square_norms});
+    expected_.push_back(
+        {result.loss_sum / static_cast<double>(result.tokens), result.tokens, result.square_norms});
   }
   return expected_[Value(step) - 1];
 }
@@ -122,9 +122,9 @@ void SwarmCheckers::CheckAdditions(const Decision& decision) {
       const auto& [node, life] = who->second;
       const std::vector<Addition> additions = world_->journal().Of(decision.step, stage);
       for (const Addition& addition : additions) {
-        const bool named = std::any_of(
-            member.segments.begin(), member.segments.end(),
-            [&](const SegmentRef& ref) { return ref.id == addition.segment; });
+        const bool named =
+            std::any_of(member.segments.begin(), member.segments.end(),
+                        [&](const SegmentRef& ref) { return ref.id == addition.segment; });
         if (addition.replica.node == node && addition.replica.life == life && named) {
           times[addition.index] += addition.times;
         }

@@ -5,9 +5,9 @@
 //      every lane is right, and what the journal saw added to the segments it names covers each
 //      microbatch once
 //   I2 one (stage, updates) has one hash, on whatever replica, in whatever era
-//   I3 record numbers, epochs, eras, and versions within an era only grow; no incarnation comes twice
-//   I4 no contributor of a decision had left before it
-//   I7 (at the end) the newest checkpoint verifies
+//   I3 record numbers, epochs, eras, and versions within an era only grow; no incarnation comes
+//   twice I4 no contributor of a decision had left before it I7 (at the end) the newest checkpoint
+//   verifies
 // I6, progress, is the test's: RunToEnd must come back with true.
 #ifndef STARLING_TESTS_SIM_SWARM_CHECKERS_H_
 #define STARLING_TESTS_SIM_SWARM_CHECKERS_H_

@@ -41,7 +41,6 @@ TEST(SwarmTest, NothingFailsAndEveryStepIsDecidedOnce) {
   }
 }
 
-
 TEST(SwarmTest, SameSeedGivesTheSameTrace) {
   const auto run = [](uint64_t seed) {
     SwarmOptions options = SwarmOptions::Drawn(seed);
@@ -57,10 +56,10 @@ TEST(SwarmTest, SameSeedGivesTheSameTrace) {
 TEST(SwarmTest, ReplicaOfEachStageDiesInMidStepAndItsWorkIsReplayed) {
   for (uint32_t stage : {0u, 1u, 2u}) {
     SwarmWorld swarm(Calm());
-    ASSERT_TRUE(swarm.RunUntil([&] {
-      return swarm.trainer() != nullptr && Value(swarm.trainer()->version()) == 2;
-    }));
-    swarm.world().At(absl::Milliseconds(30), [&] { swarm.world().Crash(swarm.peer_node(stage, 0)); });
+    ASSERT_TRUE(swarm.RunUntil(
+        [&] { return swarm.trainer() != nullptr && Value(swarm.trainer()->version()) == 2; }));
+    swarm.world().At(absl::Milliseconds(30),
+                     [&] { swarm.world().Crash(swarm.peer_node(stage, 0)); });
     swarm.world().Restart(swarm.peer_node(stage, 0), absl::Seconds(1), true);
     ExpectGoodEnd(swarm);
     EXPECT_EQ(swarm.checkers().count("peer_lost"), 1u) << swarm.Report();
@@ -175,8 +174,12 @@ void ExpectMistakeIsFound(Mistake mistake) {
   EXPECT_THAT(swarm.violations(), Not(IsEmpty())) << swarm.Report();
 }
 
-TEST(PlantedMistakeTest, MicrobatchCountedTwiceIsFound) { ExpectMistakeIsFound(Mistake::kCountTwice); }
-TEST(PlantedMistakeTest, MicrobatchNeverCountedIsFound) { ExpectMistakeIsFound(Mistake::kCountNever); }
+TEST(PlantedMistakeTest, MicrobatchCountedTwiceIsFound) {
+  ExpectMistakeIsFound(Mistake::kCountTwice);
+}
+TEST(PlantedMistakeTest, MicrobatchNeverCountedIsFound) {
+  ExpectMistakeIsFound(Mistake::kCountNever);
+}
 TEST(PlantedMistakeTest, MicrobatchCountedAgainAfterTheSealIsFound) {
   ExpectMistakeIsFound(Mistake::kCountAgainAfterSeal);
 }

@@ -98,7 +98,8 @@ std::string SwarmOptions::ToString() const {
                       kill_everything ? ", everything killed once" : "");
 }
 
-// --- processes ------------------------------------------------------------------------------------
+// --- processes
+// ------------------------------------------------------------------------------------
 
 class SwarmWorld::TrainerProcess : public Process {
  public:
@@ -119,8 +120,8 @@ class SwarmWorld::PeerProcess : public Process {
               SwarmCheckers* checkers)
       : peer_(
             std::move(options), &node.env, &node.transport,
-            [&node, stages](const RunConfig&, StageId stage)
-                -> absl::StatusOr<std::unique_ptr<Compute>> {
+            [&node, stages](const RunConfig&,
+                            StageId stage) -> absl::StatusOr<std::unique_ptr<Compute>> {
               return node.MakeCompute(stages[Value(stage)]);
             },
             [&node, checkers](const Event& event) {
@@ -276,7 +277,8 @@ bool SwarmWorld::RunToEnd(absl::Duration limit) {
 }
 
 std::string SwarmWorld::Report() {
-  std::string text = options_.ToString() + "\n" + world_.Parameters() + "\n" + world_.trace().Text();
+  std::string text =
+      options_.ToString() + "\n" + world_.Parameters() + "\n" + world_.trace().Text();
   if (trainer() != nullptr) text += "\nstatus: " + trainer()->StatusJson();
   for (const std::string& violation : violations()) text += "\nVIOLATION " + violation;
   return text;

@@ -6,8 +6,8 @@
 //   EXPECT_TRUE(swarm.RunToEnd()) << swarm.Report();
 //   EXPECT_THAT(swarm.violations(), IsEmpty()) << swarm.Report();
 //
-// Checkers (swarm_checkers.h) look at every decision, state and event on the way. Peers that die are
-// started again; the trainer comes back only if told to.
+// Checkers (swarm_checkers.h) look at every decision, state and event on the way. Peers that die
+// are started again; the trainer comes back only if told to.
 #ifndef STARLING_TESTS_SIM_SWARM_WORLD_H_
 #define STARLING_TESTS_SIM_SWARM_WORLD_H_
 
@@ -33,7 +33,7 @@ struct SwarmOptions {
   int64_t checkpoint_every = 2;
   absl::Duration dead_after = absl::Seconds(5);
   absl::Duration restart_after = absl::Seconds(1);  // of a peer that died
-  uint32_t faults = 0;  // drawn crashes and stalls of peers while the run goes on
+  uint32_t faults = 0;           // drawn crashes and stalls of peers while the run goes on
   bool kill_everything = false;  // once, at a drawn moment: all crash, the trainer resumes
 
   // World, shape and faults drawn from the seed.

@@ -188,7 +188,8 @@ class StageServerTest : public testing::Test {
   std::unique_ptr<StageServer> server_;
 };
 
-// --- the way of a microbatch ----------------------------------------------------------------------
+// --- the way of a microbatch
+// ----------------------------------------------------------------------
 
 TEST_F(StageServerTest, MicrobatchGoesDownAndItsGradientUp) {
   Forward forward = Microbatch(Work(0));
@@ -287,7 +288,8 @@ TEST_F(StageServerTest, WorkOfALaterStepRefusesNoneOfAnEarlierOne) {
   EXPECT_EQ(Take(Microbatch(Work(0))), absl::StatusCode::kOk);
 }
 
-// --- repeated and lost messages -------------------------------------------------------------------
+// --- repeated and lost messages
+// -------------------------------------------------------------------
 
 TEST_F(StageServerTest, RepeatedForwardIsComputedOnce) {
   for (int i = 0; i < 3; ++i) EXPECT_EQ(Take(Microbatch(Work(0))), absl::StatusCode::kOk);
@@ -356,7 +358,8 @@ TEST_F(StageServerTest, StaleRefusalAndLackOfReceiversWaitForRetrySends) {
   EXPECT_EQ(links_.sent[1].to, kDown2);
 }
 
-// --- fences and cancels ---------------------------------------------------------------------------
+// --- fences and cancels
+// ---------------------------------------------------------------------------
 
 TEST_F(StageServerTest, FenceIsAnsweredWithEverythingAcceptedInTheStep) {
   Pass(Microbatch(Work(0)));
@@ -415,8 +418,8 @@ TEST_F(StageServerTest, WhatWasReportedAsSentToTheFencedIsNotSentElsewhere) {
 TEST_F(StageServerTest, CancelFreesOnlyWhatHasNoGradient) {
   Pass(Microbatch(Work(0)));
   Pass(Microbatch(Work(1)));
-  GiveBack(Work(1));           // on the device
-  Take(Microbatch(Work(2)));   // queued
+  GiveBack(Work(1));          // on the device
+  Take(Microbatch(Work(2)));  // queued
   server_->OnCancel({{Work(0), Work(1), Work(2), Work(9)}});
   EXPECT_THAT(compute_.dropped, ElementsAre(0, 2));
   EXPECT_EQ(server_->load().queued, 1u);
@@ -437,7 +440,8 @@ TEST_F(StageServerTest, WorkCancelledOnTheDeviceGoesNowhere) {
   EXPECT_EQ(compute_.waiting(), 1u) << "the device goes on";
 }
 
-// --- segments -------------------------------------------------------------------------------------
+// --- segments
+// -------------------------------------------------------------------------------------
 
 TEST_F(StageServerTest, SealTakesEffectBetweenTwoBackwards) {
   for (uint32_t index : {0u, 1u, 2u}) Pass(Microbatch(Work(index)));
@@ -466,7 +470,8 @@ TEST_F(StageServerTest, NextStepBeginsWithTheFirstSegment) {
   EXPECT_EQ(compute_.backwards[0].segment, SegmentId{0});
 }
 
-// --- evaluation -----------------------------------------------------------------------------------
+// --- evaluation
+// -----------------------------------------------------------------------------------
 
 TEST_F(StageServerTest, EvaluationPassesWithoutBeingHeld) {
   Pass(Evaluation(0));
@@ -493,7 +498,8 @@ TEST_F(StageServerTest, EvaluationOnItsWayToTheFencedIsForgotten) {
   EXPECT_EQ(server_->load().queued, 0u);
 }
 
-// --- stage masks ----------------------------------------------------------------------------------
+// --- stage masks
+// ----------------------------------------------------------------------------------
 
 TEST_F(StageServerTest, StageOutsideTheMaskPassesTheGradientOnAndAddsNothing) {
   Pass(Microbatch(Work(0), {0, 2}));
@@ -533,7 +539,8 @@ TEST_F(StageServerTest, LastStageOutsideTheMaskStillMakesTheGradient) {
   EXPECT_THAT(links_.notices, IsEmpty());
 }
 
-// --- the device, and new beginnings ---------------------------------------------------------------
+// --- the device, and new beginnings
+// ---------------------------------------------------------------
 
 TEST_F(StageServerTest, DeviceFailureIsReportedOnceAndNothingMoreIsRun) {
   Take(Microbatch(Work(0)));

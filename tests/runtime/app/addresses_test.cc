@@ -12,9 +12,8 @@ TEST(ParseAddressTest, SchemeMayBeLeftOut) {
 }
 
 TEST(ParseAddressTest, WhatNobodyCanConnectToIsInvalid) {
-  for (const char* text :
-       {"", "host", "host:", ":1", "host:0", "host:70000", "tcp://h:*",
-        "tcp://*:5"}) {  // style: allow, text only
+  for (const char* text : {"", "host", "host:", ":1", "host:0", "host:70000", "tcp://h:*",
+                           "tcp://*:5"}) {  // style: allow, text only
     EXPECT_EQ(ParseAddress(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
   }
 }

@@ -9,8 +9,8 @@
 namespace starling {
 namespace {
 
-using ::testing::Contains;
 using ::starling::testing::MemoryDisk;
+using ::testing::Contains;
 
 constexpr char kPath[] = "/run/decisions.jsonl";
 
@@ -121,9 +121,9 @@ TEST_F(DecisionLogTest, TornLastLineIsIgnoredAndTheNextRecordIsReadable) {
 }
 
 TEST_F(DecisionLogTest, FileThatIsNoLogIsDataLoss) {
-  for (const char* text : {"", "\n", "hello\n", "[1]\n", "{}\n", "{\"format\": \"one\"}\n",
-                           "{\"format\": 2, \"run\": 77}\n", "{\"format\": 1, \"run\": -1}\n",
-                           "{\"format\": 1}\n"}) {
+  for (const char* text :
+       {"", "\n", "hello\n", "[1]\n", "{}\n", "{\"format\": \"one\"}\n",
+        "{\"format\": 2, \"run\": 77}\n", "{\"format\": 1, \"run\": -1}\n", "{\"format\": 1}\n"}) {
     disk_.files[kPath] = text;
     EXPECT_EQ(ReadDecisionLog(disk_, kPath).status().code(), absl::StatusCode::kDataLoss) << text;
   }

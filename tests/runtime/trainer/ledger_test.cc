@@ -44,8 +44,7 @@ class Answers {
   operator const Ledger::FenceAnswers&() const { return answers_; }  // NOLINT: on purpose
 
  private:
-  Answers& Held(HeldState state, Incarnation at, std::optional<Incarnation> to,
-                AttemptId attempt) {
+  Answers& Held(HeldState state, Incarnation at, std::optional<Incarnation> to, AttemptId attempt) {
     HeldWork held;
     held.work = Work(attempt);
     held.state = state;
@@ -102,8 +101,8 @@ TEST_F(LedgerOfThree, DeadFirstHolderThatNeverAcceptedLosesEveryStage) {
 }
 
 TEST_F(LedgerOfThree, DeadMiddleThatHadPassedOnLosesItselfAndWhatWaitsForIt) {
-  const auto repair = ledger_.Resolve(
-      Answers(3).Dead(At(1)).Open(At(0), At(1)).Open(At(2), std::nullopt));
+  const auto repair =
+      ledger_.Resolve(Answers(3).Dead(At(1)).Open(At(0), At(1)).Open(At(2), std::nullopt));
   EXPECT_THAT(repair.replays, ElementsAre(Pair(0, Stages({0, 1}))));
   EXPECT_THAT(Told(repair), ElementsAre(At(0)));
   EXPECT_EQ(repair.cancels[0].work, Work(kFirst));
@@ -118,8 +117,8 @@ TEST_F(LedgerOfThree, DeadMiddleThatHadNotPassedOnLosesEveryStage) {
 TEST_F(LedgerOfThree, DeadMiddleWhoseGradientHadPassedUpLosesItselfOnly) {
   ledger_.OnAdded(0, kFirst, StageId{1}, At(1));
   ledger_.OnAdded(0, kFirst, StageId{2}, At(2));
-  const auto repair = ledger_.Resolve(
-      Answers(3).Dead(At(1)).Added(At(0), At(1)).Added(At(2), std::nullopt));
+  const auto repair =
+      ledger_.Resolve(Answers(3).Dead(At(1)).Added(At(0), At(1)).Added(At(2), std::nullopt));
   EXPECT_THAT(repair.replays, ElementsAre(Pair(0, Stages({1}))));
   EXPECT_THAT(repair.cancels, IsEmpty());
   EXPECT_EQ(repair.added_and_lost, 1u);
@@ -127,8 +126,7 @@ TEST_F(LedgerOfThree, DeadMiddleWhoseGradientHadPassedUpLosesItselfOnly) {
 }
 
 TEST_F(LedgerOfThree, DeadLastStageLosesAllThatWaitForIt) {
-  const auto repair =
-      ledger_.Resolve(Answers(3).Dead(At(2)).Open(At(0), At(1)).Open(At(1), At(2)));
+  const auto repair = ledger_.Resolve(Answers(3).Dead(At(2)).Open(At(0), At(1)).Open(At(1), At(2)));
   EXPECT_THAT(repair.replays, ElementsAre(Pair(0, Stages({0, 1, 2}))));
   EXPECT_THAT(Told(repair), ElementsAre(At(0), At(1)));
 }
@@ -146,11 +144,8 @@ TEST_F(LedgerOfThree, LiveChainsAreLeftAlone) {
 
 TEST_F(LedgerOfThree, NoticesOfTheLiveSurviveAFence) {
   ledger_.OnAdded(0, kFirst, StageId{2}, At(2));
-  ledger_.Resolve(Answers(3)
-                      .Dead(At(1, 1))
-                      .Open(At(0), At(1))
-                      .Open(At(1), At(2))
-                      .Added(At(2), std::nullopt));
+  ledger_.Resolve(
+      Answers(3).Dead(At(1, 1)).Open(At(0), At(1)).Open(At(1), At(2)).Added(At(2), std::nullopt));
   EXPECT_THAT(ledger_.MissingStages(), ElementsAre(Pair(0, Stages({0, 1}))));
 }
 
@@ -211,6 +206,15 @@ TEST_F(LedgerOfThree, CancelledStretchIsNotTakenForOneOnItsWay) {
   EXPECT_THAT(second.replays, ElementsAre(Pair(0, Stages({0, 1, 2}))));
 }
 
+TEST_F(LedgerOfThree, HolderThatAnsweredBeforeItPassedOnIsCancelledIfALaterOneWaitsInVain) {
+  // Stage 0 had not sent it when it answered; stage 1 took it and sent it to the dead stage 2
+  // before it answered.
+  const auto repair =
+      ledger_.Resolve(Answers(3).Dead(At(2)).Open(At(0), std::nullopt).Open(At(1), At(2)));
+  EXPECT_THAT(repair.replays, ElementsAre(Pair(0, Stages({0, 1, 2}))));
+  EXPECT_THAT(Told(repair), testing::IsSupersetOf({At(0), At(1)}));
+}
+
 std::vector<SegmentEntry> Entries(AttemptId attempt) {
   SegmentEntry entry;
   entry.attempt = attempt;
@@ -223,10 +227,8 @@ TEST_F(LedgerOfThree, VoidedAdditionIsLostForGood) {
   EXPECT_FALSE(ledger_.complete());
   ledger_.OnAdded(0, kFirst, StageId{1}, At(1));  // a notice repeated
   EXPECT_THAT(ledger_.MissingStages(), ElementsAre(Pair(0, Stages({1}))));
-  const auto repair = ledger_.Resolve(Answers(3)
-                                          .Added(At(0), At(1))
-                                          .Added(At(1), At(2))
-                                          .Added(At(2), std::nullopt));
+  const auto repair = ledger_.Resolve(
+      Answers(3).Added(At(0), At(1)).Added(At(1), At(2)).Added(At(2), std::nullopt));
   EXPECT_THAT(repair.replays, ElementsAre(Pair(0, Stages({1}))));
 }
 
@@ -244,11 +246,8 @@ TEST_F(LedgerOfThree, WhatASealedListLacksIsReplayedAfterAFenceToo) {
   for (uint32_t stage : {0u, 1u, 2u}) ledger_.OnAdded(0, kFirst, StageId{stage}, At(stage));
   ledger_.Lose(StageId{2}, 0);
   EXPECT_THAT(ledger_.MissingStages(), ElementsAre(Pair(0, Stages({2}))));
-  const auto repair = ledger_.Resolve(Answers(3)
-                                          .Dead(At(2, 1))
-                                          .Added(At(0), At(1))
-                                          .Added(At(1), At(2))
-                                          .Added(At(2), std::nullopt));
+  const auto repair = ledger_.Resolve(
+      Answers(3).Dead(At(2, 1)).Added(At(0), At(1)).Added(At(1), At(2)).Added(At(2), std::nullopt));
   EXPECT_THAT(repair.replays, ElementsAre(Pair(0, Stages({2}))));
 }
 

@@ -36,8 +36,8 @@ std::vector<std::vector<uint32_t>> Picked(const SegmentPick& pick) {
 }
 
 TEST(PickSegments, DisjointSegmentsThatCoverTheStepAreAllPicked) {
-  const auto pick = PickSegments(
-      {{kB, {Segment(0, {1})}}, {kA, {Segment(0, {3, 0}), Segment(2, {2})}}}, 4, {});
+  const auto pick =
+      PickSegments({{kB, {Segment(0, {1})}}, {kA, {Segment(0, {3, 0}), Segment(2, {2})}}}, 4, {});
   EXPECT_THAT(Picked(pick), ElementsAre(ElementsAre(0, 2), ElementsAre(0)));
   EXPECT_EQ(pick.members[0].incarnation, kA);
   EXPECT_EQ(pick.members[0].segments[0].list_hash, (Hash128{1, 2}));

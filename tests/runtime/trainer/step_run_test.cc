@@ -1,0 +1,384 @@
+#include "runtime/trainer/step_run.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "runtime/base/lane.h"
+#include "tests/testing/fake_env.h"
+#include "tests/testing/fake_transport.h"
+
+namespace starling {
+namespace {
+
+using testing::Contains;
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+constexpr Epoch kEpoch{1};
+constexpr Step kStep{4};
+constexpr Incarnation kA{kEpoch, 1};   // stage 0
+constexpr Incarnation kA2{kEpoch, 2};  // stage 0
+constexpr Incarnation kB{kEpoch, 3};   // stage 1
+
+class FakeFeed : public DataFeed {
+ public:
+  MicrobatchData Train(Step, uint32_t index) const override { return Data(index); }
+  MicrobatchData Evaluate(uint32_t index) const override { return Data(100 + index); }
+  uint32_t train_microbatches() const override { return 2; }
+  uint32_t evaluate_microbatches() const override { return 1; }
+
+ private:
+  static MicrobatchData Data(uint32_t first) {
+    const int32_t token = static_cast<int32_t>(first);
+    MicrobatchData data;
+    data.tokens = Blob::CopyOf(&token, DType::kI32, {1, 1});
+    data.targets = data.tokens;
+    data.first_sequence = first;
+    return data;
+  }
+};
+
+std::string NameOf(Incarnation replica) { return ToString(replica); }
+
+// Two stages: two replicas of the first, one of the second. The test plays all of them.
+class StepRunTest : public testing::Test {
+ protected:
+  struct Request {
+    Incarnation to;
+    Message message;
+  };
+
+  StepRunTest() {
+    Join(kA, 0);
+    Join(kA2, 0);
+    Join(kB, 1);
+    Wire();
+  }
+  void Join(Incarnation incarnation, uint32_t stage) {
+    Replica replica;
+    replica.member = {incarnation, PeerId{incarnation.counter}, StageId{stage},
+                      TestEndpoint(NameOf(incarnation))};
+    swarm_.Add(replica);
+  }
+  void Wire() { wiring_.SetCandidates(swarm_.OfStage(StageId{0})); }
+  void Start(uint32_t microbatches = 2, bool evaluate = false, uint32_t window = 8) {
+    StepRun::Options options;
+    options.step = kStep;
+    options.microbatches = microbatches;
+    options.evaluate = evaluate;
+    options.window = window;
+    options.stage_sizes = {8, 8};
+    run_ = std::make_unique<StepRun>(
+        options, &env_, &swarm_, &feed_, &wiring_,
+        [this](const Event& event) { events_.push_back(event.name); }, [this] { return may_seal_; },
+        [this](absl::StatusOr<StepOutcome> outcome) { outcome_ = std::move(outcome); });
+    run_->Start();
+  }
+  // The requests of one kind that were sent since the last call; others are dropped.
+  template <typename Body>
+  std::vector<Request> Take() {
+    std::vector<Request> requests;
+    for (const SentMessage& sent : transport_.TakeMessages()) {
+      if (!std::holds_alternative<Body>(sent.message.body)) continue;
+      for (Incarnation replica : {kA, kA2, kB}) {
+        if (sent.to == TestEndpoint(NameOf(replica))) requests.push_back({replica, sent.message});
+      }
+    }
+    return requests;
+  }
+  void Answer(const Request& request, MessageBody body) {
+    Message reply;
+    reply.sender = request.to;
+    reply.reply_to = request.message.request;
+    reply.body = std::move(body);
+    swarm_.outbox().OnReply(reply);
+  }
+  static const Forward& ForwardOf(const Request& request) {
+    return std::get<Forward>(request.message.body);
+  }
+  void Accept(const Request& request) { Answer(request, Ack{}); }
+  void Added(Incarnation by, const Request& forward) {
+    run_->OnNotice(by, {ForwardOf(forward).work, Progress::kAdded, 0, 0});
+  }
+  // Sends and adds everything: microbatch by microbatch at the replica that got it, then at kB.
+  std::vector<Request> RunAll() {
+    std::vector<Request> forwards = Take<Forward>();
+    for (const Request& forward : forwards) {
+      Accept(forward);
+      Added(kB, forward);
+      Added(forward.to, forward);
+    }
+    return forwards;
+  }
+  static SegmentSummary Segment(uint32_t id, const std::vector<Request>& forwards) {
+    SegmentSummary segment;
+    segment.id = SegmentId{id};
+    for (const Request& forward : forwards) {
+      const WorkId& work = ForwardOf(forward).work;
+      segment.entries.push_back({work.id.index, work.attempt, 1.5 + work.id.index, 10});
+    }
+    return segment;
+  }
+  using Lists = std::map<Incarnation, std::vector<SegmentSummary>>;
+  // Answers the seals that were sent.
+  void Seal(Lists lists) {
+    const std::vector<Request> seals = Take<starling::Seal>();
+    ASSERT_EQ(seals.size(), swarm_.replicas().size());
+    for (const Request& seal : seals) {
+      Sealed sealed;
+      sealed.step = kStep;
+      sealed.number = std::get<starling::Seal>(seal.message.body).number;
+      sealed.segments = lists[seal.to];
+      Answer(seal, sealed);
+    }
+  }
+  // Each stage's lists where both microbatches were added once.
+  static Lists ListsOf(const std::vector<Request>& forwards) {
+    Lists lists;
+    for (const Request& forward : forwards) lists[forward.to] = {};
+    for (auto& [replica, segments] : lists) {
+      std::vector<Request> own;
+      for (const Request& forward : forwards) {
+        if (forward.to == replica) own.push_back(forward);
+      }
+      segments = {Segment(0, own)};
+    }
+    lists[kB] = {Segment(0, forwards)};
+    return lists;
+  }
+  Reduced Sum(const Request& reduce) const {
+    const RoundPlan& plan = std::get<Reduce>(reduce.message.body).plan;
+    Reduced reduced;
+    reduced.round = plan.id;
+    reduced.square_norm = 0.25;
+    reduced.result_hash = Hash128{plan.id.group, 1};
+    reduced.lane = plan.expected_lane;
+    return reduced;
+  }
+  absl::StatusCode Code() const {
+    return outcome_ ? outcome_->status().code() : absl::StatusCode::kUnknown;
+  }
+
+  FakeEnv env_;
+  FakeTransport transport_{TestEndpoint("trainer")};
+  Swarm swarm_{&env_, &transport_, RunId{9}, kEpoch, 2};
+  FakeFeed feed_;
+  Wiring wiring_{Wiring::Options()};
+  std::vector<std::string> events_;
+  bool may_seal_ = true;
+  std::optional<absl::StatusOr<StepOutcome>> outcome_;
+  std::unique_ptr<StepRun> run_;
+};
+
+TEST_F(StepRunTest, UndisturbedStepEndsInASum) {
+  Start();
+  const std::vector<Request> forwards = RunAll();
+  ASSERT_THAT(forwards, SizeIs(2));
+  EXPECT_EQ(ForwardOf(forwards[0]).version, Version{3});
+  EXPECT_FALSE(ForwardOf(forwards[0]).contested);
+  Seal(ListsOf(forwards));
+  const std::vector<Request> reduces = Take<Reduce>();
+  ASSERT_THAT(reduces, SizeIs(3));
+  for (const Request& reduce : reduces) {
+    const RoundPlan& plan = std::get<Reduce>(reduce.message.body).plan;
+    EXPECT_EQ(plan.expected_lane, LaneTotal(kStep, StageId{plan.id.group}, 2));
+    EXPECT_EQ(plan.members.size(), plan.id.group == 0 ? 2u : 1u);
+    EXPECT_FALSE(outcome_.has_value());
+    Answer(reduce, Sum(reduce));
+  }
+  ASSERT_TRUE(outcome_ && outcome_->ok());
+  const StepOutcome& outcome = **outcome_;
+  EXPECT_EQ(outcome.loss_sum, 4.0);
+  EXPECT_EQ(outcome.tokens, 20);
+  EXPECT_EQ(outcome.square_norm, 0.5);
+  EXPECT_EQ(outcome.groups.size(), 2u);
+  EXPECT_EQ(outcome.retries, 0u);
+  EXPECT_EQ(outcome.replayed, 0u);
+}
+
+TEST_F(StepRunTest, BusyAnswerIsSentAgainUncontestedUnderANewAttempt) {
+  Start(1);
+  const std::vector<Request> first = Take<Forward>();
+  ASSERT_THAT(first, SizeIs(1));
+  Answer(first[0], Ack{absl::StatusCode::kResourceExhausted, "busy"});
+  env_.Advance(absl::Seconds(1));
+  const std::vector<Request> second = Take<Forward>();
+  ASSERT_THAT(second, SizeIs(1));
+  EXPECT_NE(second[0].to, first[0].to) << "the busy one is left out for a while";
+  EXPECT_FALSE(ForwardOf(second[0]).contested) << "a refusal gives the baton back";
+  EXPECT_EQ(ForwardOf(second[0]).work.id, ForwardOf(first[0]).work.id);
+  EXPECT_NE(ForwardOf(second[0]).work.attempt, ForwardOf(first[0]).work.attempt);
+}
+
+TEST_F(StepRunTest, WindowBoundsWhatIsInFlight) {
+  Start(2, false, 1);
+  const std::vector<Request> first = Take<Forward>();
+  ASSERT_THAT(first, SizeIs(1));
+  Accept(first[0]);
+  Added(kB, first[0]);
+  EXPECT_THAT(Take<Forward>(), IsEmpty());
+  Added(first[0].to, first[0]);
+  EXPECT_THAT(Take<Forward>(), SizeIs(1));
+  EXPECT_EQ(run_->done_microbatches(), 1u);
+}
+
+TEST_F(StepRunTest, WrongLaneIsDataLoss) {
+  Start();
+  Seal(ListsOf(RunAll()));
+  for (const Request& reduce : Take<Reduce>()) {
+    Reduced reduced = Sum(reduce);
+    if (reduce.to == kB) reduced.lane += LaneTerm(kStep, 0, StageId{1});
+    Answer(reduce, reduced);
+  }
+  EXPECT_EQ(Code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(StepRunTest, ReplicasWithDifferentResultsAreDataLoss) {
+  Start();
+  Seal(ListsOf(RunAll()));
+  for (const Request& reduce : Take<Reduce>()) {
+    Reduced reduced = Sum(reduce);
+    if (reduce.to == kA2) reduced.result_hash.low ^= 1;
+    Answer(reduce, reduced);
+  }
+  EXPECT_EQ(Code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(StepRunTest, FailedRoundIsDataLoss) {
+  Start();
+  Seal(ListsOf(RunAll()));
+  const std::vector<Request> reduces = Take<Reduce>();
+  ASSERT_THAT(reduces, SizeIs(3));
+  Reduced failed = Sum(reduces[0]);
+  failed.code = absl::StatusCode::kInternal;
+  Answer(reduces[0], failed);
+  EXPECT_EQ(Code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(StepRunTest, OverlappingSegmentsAreVoidedAndOnlyWhatIsMissingIsReplayed) {
+  Start();
+  const std::vector<Request> forwards = RunAll();
+  Lists lists;
+  lists[kA] = {Segment(0, {forwards[0]})};
+  lists[kA2] = {Segment(0, forwards)};  // microbatch 0 twice
+  lists[kB] = {Segment(0, forwards)};
+  Seal(lists);
+  EXPECT_THAT(events_, Contains("segment_voided"));
+  const std::vector<Request> replays = RunAll();
+  for (const Request& replay : replays) {
+    EXPECT_TRUE(ForwardOf(replay).contested);
+    EXPECT_THAT(ForwardOf(replay).add_at, ElementsAre(StageId{0}));
+  }
+  EXPECT_THAT(replays, Contains(testing::Truly([](const Request& replay) {
+                return ForwardOf(replay).work.id.index == 1;
+              })));
+}
+
+TEST_F(StepRunTest, DeathOfTheSecondStageReplaysWhatIsLostOnceAllHavePromised) {
+  Join({kEpoch, 4}, 1);
+  Start(1);
+  const std::vector<Request> forwards = Take<Forward>();
+  Accept(forwards[0]);
+  Added(kB, forwards[0]);
+  swarm_.Remove(kB);
+  run_->OnFenced({kB});
+  EXPECT_THAT(Take<Forward>(), IsEmpty());
+  EXPECT_STREQ(run_->phase_name(), "fencing");
+  run_->OnFenced({});  // asked again: older answers no longer count
+  std::vector<SentMessage> fences = transport_.TakeMessages();
+  ASSERT_THAT(fences, SizeIs(3));
+  for (const SentMessage& sent : fences) {
+    const Fence& fence = std::get<Fence>(sent.message.body);
+    EXPECT_THAT(fence.fenced, ElementsAre(kB));
+    FenceAck ack;
+    ack.number = fence.number;
+    if (sent.to == TestEndpoint(NameOf(forwards[0].to))) {
+      HeldWork held;
+      held.work = ForwardOf(forwards[0]).work;
+      held.downstream = kB;
+      ack.held.push_back(held);
+    }
+    Answer({kA, sent.message}, ack);
+  }
+  int cancels = 0;
+  std::vector<Forward> again;
+  for (const SentMessage& sent : transport_.TakeMessages()) {
+    if (std::holds_alternative<Cancel>(sent.message.body)) {
+      ++cancels;
+      EXPECT_EQ(sent.to, TestEndpoint(NameOf(forwards[0].to)));
+    }
+    if (const auto* forward = std::get_if<Forward>(&sent.message.body)) again.push_back(*forward);
+  }
+  EXPECT_EQ(cancels, 1);
+  ASSERT_THAT(again, SizeIs(1));
+  EXPECT_TRUE(again[0].contested);
+  EXPECT_THAT(again[0].add_at, ElementsAre(StageId{0}, StageId{1}));
+  EXPECT_THAT(events_, Contains("replayed"));
+}
+
+TEST_F(StepRunTest, SealWaitsForEvaluationsAndForPermission) {
+  may_seal_ = false;
+  Start(1, true);
+  const std::vector<Request> forwards = Take<Forward>();
+  ASSERT_THAT(forwards, SizeIs(2));
+  EXPECT_EQ(ForwardOf(forwards[0]).work.id.kind, WorkKind::kEvaluate);
+  Accept(forwards[0]);
+  Accept(forwards[1]);
+  Added(kB, forwards[1]);
+  Added(forwards[1].to, forwards[1]);
+  may_seal_ = true;
+  run_->Poke();
+  EXPECT_THAT(Take<starling::Seal>(), IsEmpty());
+  may_seal_ = false;
+  run_->OnNotice(kB, {ForwardOf(forwards[0]).work, Progress::kEvaluated, 6, 4});
+  EXPECT_THAT(Take<starling::Seal>(), IsEmpty());
+  may_seal_ = true;
+  run_->Poke();
+  Lists lists;
+  lists[forwards[1].to] = {Segment(0, {forwards[1]})};
+  lists[kB] = {Segment(0, {forwards[1]})};
+  Seal(lists);
+  for (const Request& reduce : Take<Reduce>()) Answer(reduce, Sum(reduce));
+  ASSERT_TRUE(outcome_ && outcome_->ok());
+  EXPECT_EQ((*outcome_)->evaluation_loss, 1.5);
+}
+
+TEST_F(StepRunTest, RunOfNothingButAnEvaluationEndsWithIt) {
+  Start(0, true);
+  const std::vector<Request> forwards = Take<Forward>();
+  ASSERT_THAT(forwards, SizeIs(1));
+  run_->OnNotice(kB, {ForwardOf(forwards[0]).work, Progress::kEvaluated, 6, 4});
+  ASSERT_TRUE(outcome_ && outcome_->ok());
+  EXPECT_THAT((*outcome_)->groups, IsEmpty());
+  EXPECT_EQ((*outcome_)->evaluation_loss, 1.5);
+}
+
+TEST_F(StepRunTest, NoticesOfStrangersAndOfOtherStepsAreIgnored) {
+  Start(1);
+  const Request forward = Take<Forward>()[0];
+  Notice notice{ForwardOf(forward).work, Progress::kAdded, 0, 0};
+  run_->OnNotice({kEpoch, 77}, notice);
+  notice.work.id.step = Step{3};
+  run_->OnNotice(kB, notice);
+  run_->OnNotice(forward.to, notice);
+  EXPECT_EQ(run_->done_microbatches(), 0u);
+  EXPECT_THAT(Take<starling::Seal>(), IsEmpty());
+}
+
+TEST_F(StepRunTest, AnswersAfterItIsGoneAreHarmless) {
+  Start();
+  const std::vector<Request> forwards = Take<Forward>();
+  run_.reset();
+  for (const Request& forward : forwards) {
+    Answer(forward, Ack{absl::StatusCode::kResourceExhausted, ""});
+  }
+  env_.Advance(absl::Seconds(1));
+  EXPECT_THAT(Take<Forward>(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace starling
