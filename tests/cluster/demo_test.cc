@@ -1,4 +1,6 @@
 // The demo as users first see it: examples/tiny.toml keeps its promises.
+#include <iostream>
+#include <map>
 #include <string>
 #include <vector>
 

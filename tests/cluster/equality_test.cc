@@ -1,5 +1,6 @@
 // A swarm takes the steps that one process takes: the same file gives the same losses and gradient
 // norms, however the model is cut and served.
+#include <map>
 #include <ostream>
 #include <string>
 #include <vector>
