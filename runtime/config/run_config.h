@@ -84,7 +84,7 @@ struct SwarmConfig {
   absl::Duration heartbeat = absl::Seconds(1);
   absl::Duration dead_after = absl::Seconds(20);  // without a heartbeat
   int64_t window = 0;  // microbatches in flight; 0: twice the number of replicas
-  int64_t slots = 0;   // microbatches a replica holds; 0: the whole step
+  int64_t slots = 0;   // microbatches a replica holds; 0: two steps' and 64 more
 };
 
 struct LocalConfig {

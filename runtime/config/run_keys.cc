@@ -396,7 +396,7 @@ void AddSwarm(std::vector<RunKey>* keys) {
   s.Integer("window", &S::window, 0, 1 << 24,
             "microbatches in flight; 0 = twice the number of replicas");
   s.Integer("slots", &S::slots, 0, 1 << 24,
-            "microbatches that a replica holds at once; 0 = a whole step's");
+            "microbatches that a replica holds at once; 0 = two steps' and 64 more");
 }
 
 void AddLocalAndRest(std::vector<RunKey>* keys) {

@@ -162,7 +162,6 @@ void Peer::BeatHeart() {
   }
   Heartbeat beat;
   beat.version = server_->version();
-  beat.load = server_->load();
   outbox_.SendOnce(options_.trainer, Make(beat)).IgnoreError();
   next_beat_ = env_->Now() + config_.swarm.heartbeat;
   heartbeat_ = env_->Schedule(config_.swarm.heartbeat, [this] { BeatHeart(); });

@@ -128,6 +128,14 @@ void Admission::OnLoaded(Incarnation incarnation, uint64_t load, const Loaded& l
 void Admission::RestartLoads() {
   for (auto& [incarnation, joiner] : joiners_) {
     swarm_->outbox().CancelTo(incarnation);
+    const absl::Duration took = env_->Now() - joiner.load_began;
+    if (joiner.state == State::kLoading && took >= kLoadPatience && !joiner.too_slow) {
+      joiner.too_slow = true;
+      events_(Event("joiner_too_slow")
+                  .With("stage", Value(joiner.replica.member.stage))
+                  .With("replica", ToString(incarnation))
+                  .With("reason", "its link did not carry the state in time; steps no longer wait"));
+    }
     joiner.state = State::kWaiting;
     joiner.load = 0;
   }
@@ -178,7 +186,7 @@ std::optional<Incarnation> Admission::FindByAddress(const std::string& control) 
 
 bool Admission::loading() const {
   return std::any_of(joiners_.begin(), joiners_.end(), [this](const auto& entry) {
-    return entry.second.state == State::kLoading &&
+    return entry.second.state == State::kLoading && !entry.second.too_slow &&
            env_->Now() - entry.second.load_began < kLoadPatience;
   });
 }

@@ -69,6 +69,7 @@ class Admission {
     Replica replica;
     State state = State::kWaiting;
     absl::Time load_began;
+    bool too_slow = false;  // a load once took so long that steps no longer wait for it
     uint64_t load = 0;  // counts loads, so that an answer to an old one is known
   };
 

@@ -24,7 +24,7 @@ void Trainer::BeginStep() {
   step.microbatch_tokens = train.microbatch * options_.config.model.context;
   step.window = options_.config.swarm.window > 0
                     ? static_cast<uint32_t>(options_.config.swarm.window)
-                    : 2 * static_cast<uint32_t>(swarm_.replicas().size()) + 2;
+                    : 2 * static_cast<uint32_t>(swarm_.replicas().size());
   for (const StageLayout& layout : options_.layouts) step.stage_sizes.push_back(layout.size);
   if (phase_ == Phase::kEnding && !step.evaluate) {
     step_run_.reset();

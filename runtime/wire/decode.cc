@@ -214,9 +214,6 @@ class Decoder {
 
   void Get(schema::Heartbeat::Reader from, Heartbeat* to) {
     to->version = static_cast<Version>(from.getVersion());
-    to->load.service_s = from.getServiceS();
-    to->load.queued = from.getQueued();
-    to->tokens_per_s = from.getTokensPerS();
   }
 
   void Get(schema::Leave::Reader from, Leave* to) { Get(from.getReason(), &to->reason); }

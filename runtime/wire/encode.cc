@@ -188,9 +188,6 @@ class BodyWriter {
   void operator()(const Heartbeat& from) {
     auto to = body_.initHeartbeat();
     to.setVersion(Value(from.version));
-    to.setServiceS(from.load.service_s);
-    to.setQueued(from.load.queued);
-    to.setTokensPerS(from.tokens_per_s);
   }
 
   void operator()(const Leave& from) { body_.initLeave().setReason(TextOf(from.reason)); }

@@ -68,10 +68,10 @@ struct Refused {
   std::string reason;  // one line for the user
 };
 
+// peer -> trainer, about once a second; answered by an Ack without a number. Message::load says how
+// busy it is.
 struct Heartbeat {
   Version version{0};
-  Load load;
-  float tokens_per_s = 0;
 };
 
 // peer -> trainer: leaving, with the reason ("drained", "device failed: ...").
@@ -153,12 +153,12 @@ struct Backward {
 };
 
 // What happened to a microbatch at a stage. A hint for the trainer's ledger.
-enum class Progress : uint8_t { kForwarded = 0, kAdded = 1, kEvaluated = 2 };
+enum class Progress : uint8_t { kAdded = 0, kEvaluated = 1 };
 
 // replica -> trainer. Answered by Ack.
 struct Notice {
   WorkId work;
-  Progress progress = Progress::kForwarded;
+  Progress progress = Progress::kAdded;
   double loss_sum = 0;  // last stage
   int64_t tokens = 0;   // last stage
 };

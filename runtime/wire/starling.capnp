@@ -200,9 +200,6 @@ struct Refused {
 
 struct Heartbeat {
   version @0 :UInt64;
-  serviceS @1 :Float32;
-  queued @2 :UInt32;
-  tokensPerS @3 :Float32;
 }
 
 struct Leave {
@@ -265,7 +262,7 @@ struct Backward {
 
 struct Notice {
   work @0 :Work;
-  progress @1 :UInt8;  # 0 forwarded, 1 added, 2 evaluated
+  progress @1 :UInt8;  # 0 added, 1 evaluated
   lossSum @2 :Float64;
   tokens @3 :Int64;
 }

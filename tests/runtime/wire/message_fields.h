@@ -53,7 +53,7 @@ STARLING_FIELDS(HeldWork, a, b, c, d);
 STARLING_FIELDS(Hello, a, b, c, d, e, f, g, h, i, j);
 STARLING_FIELDS(Welcome, a, b, c);
 STARLING_FIELDS(Refused, a, b);
-STARLING_FIELDS(Heartbeat, a, b, c);
+STARLING_FIELDS(Heartbeat, a);
 STARLING_FIELDS(Leave, a);
 STARLING_FIELDS(Stop, a);
 STARLING_FIELDS(View, a, b);
