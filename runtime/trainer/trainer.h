@@ -143,11 +143,9 @@ class Trainer : public TransportHandler {
   CheckpointInfo base_;
   Version base_version_{0};
   std::vector<Blob> base_states_;
-  std::optional<absl::Time> enough_since_;  // every stage could be served
   bool loading_base_ = false;
 
   uint64_t skipped_ = 0;
-  uint64_t start_updates_ = 0;
   absl::Time last_decision_;
   absl::Time gathering_since_;
   std::string stop_reason_;
@@ -156,7 +154,6 @@ class Trainer : public TransportHandler {
   std::string waiting_said_;
   TimerId watch_ = kNoTimer;
   absl::Time last_watch_;
-  std::optional<double> evaluation_loss_;
 };
 
 }  // namespace starling

@@ -45,7 +45,6 @@ bool Trainer::MaySeal() const { return !admitting_ && !admission_.loading() && !
 void Trainer::OnStepDone(absl::StatusOr<StepOutcome> outcome) {
   if (!outcome.ok()) return Finish(outcome.status(), "the step was not applied");
   if (outcome->evaluation_loss) observer_->OnEvaluation(version_, *outcome->evaluation_loss);
-  if (outcome->evaluation_loss) evaluation_loss_ = outcome->evaluation_loss;
   if (phase_ == Phase::kEnding) {
     final_evaluation_done_ = true;
     // The run that called this is on the stack.
