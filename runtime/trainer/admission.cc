@@ -131,10 +131,11 @@ void Admission::RestartLoads() {
     const absl::Duration took = env_->Now() - joiner.load_began;
     if (joiner.state == State::kLoading && took >= kLoadPatience && !joiner.too_slow) {
       joiner.too_slow = true;
-      events_(Event("joiner_too_slow")
-                  .With("stage", Value(joiner.replica.member.stage))
-                  .With("replica", ToString(incarnation))
-                  .With("reason", "its link did not carry the state in time; steps no longer wait"));
+      events_(
+          Event("joiner_too_slow")
+              .With("stage", Value(joiner.replica.member.stage))
+              .With("replica", ToString(incarnation))
+              .With("reason", "its link did not carry the state in time; steps no longer wait"));
     }
     joiner.state = State::kWaiting;
     joiner.load = 0;

@@ -70,7 +70,7 @@ class Admission {
     State state = State::kWaiting;
     absl::Time load_began;
     bool too_slow = false;  // a load once took so long that steps no longer wait for it
-    uint64_t load = 0;  // counts loads, so that an answer to an old one is known
+    uint64_t load = 0;      // counts loads, so that an answer to an old one is known
   };
 
   std::string Objection(const Hello& hello) const;

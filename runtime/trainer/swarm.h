@@ -1,7 +1,7 @@
 // Swarm: the replicas that serve, as the trainer knows them, and the way to talk to them.
 //
-// Membership changes only through Add and Remove. The trainer persists a join before it calls Add; a
-// loss acts at once and is named in the next record. Reactor thread.
+// Membership changes only through Add and Remove. The trainer persists a join before it calls Add;
+// a loss acts at once and is named in the next record. Reactor thread.
 #ifndef STARLING_RUNTIME_TRAINER_SWARM_H_
 #define STARLING_RUNTIME_TRAINER_SWARM_H_
 
