@@ -20,8 +20,7 @@ using Kind = ConfigValue::Kind;
 
 constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
 
-// --- values as text
-// ---------------------------------------------------------------------------------
+// --- values as text --------------------------------------------------------------------
 
 std::string PrintText(const std::string& text) {
   std::string out = "\"";
@@ -63,8 +62,7 @@ std::string PrintList(const std::vector<std::string>& items) {
   return absl::StrCat("[", absl::StrJoin(items, ", "), "]");
 }
 
-// --- what text must look like
-// -----------------------------------------------------------------------
+// --- what text must look like ----------------------------------------------------------
 
 bool IsPort(const std::string& text) {
   int port = 0;
@@ -90,8 +88,7 @@ bool IsEndpoint(const std::string& text, bool listening) {
   return IsPort(port) && host != "*" && host != "0.0.0.0" && host != "[::]";
 }
 
-// --- the table's vocabulary
-// -------------------------------------------------------------------------
+// --- the table's vocabulary ------------------------------------------------------------
 
 std::string RangeText(const char* noun, int64_t least, int64_t most) {
   if (most == kAny) return absl::StrCat(noun, ", ", least, " or more");
@@ -274,8 +271,7 @@ bool SetPreset(const ConfigValue& value, RunConfig* config) {
   return true;
 }
 
-// --- ranges of real numbers
-// -------------------------------------------------------------------------
+// --- ranges of real numbers ------------------------------------------------------------
 
 constexpr char kPositive[] = "a number above 0";
 bool Positive(double x) { return x > 0; }
@@ -284,8 +280,7 @@ bool NotNegative(double x) { return x >= 0; }
 constexpr char kBelowOne[] = "a number from 0 to below 1";
 bool BelowOne(double x) { return x >= 0 && x < 1; }
 
-// --- the table
-// --------------------------------------------------------------------------------------
+// --- the table -------------------------------------------------------------------------
 
 void AddModel(std::vector<RunKey>* keys) {
   using C = ModelConfig;

@@ -61,8 +61,7 @@ void Peer::Exit(absl::Status status, const std::string& reason) {
   on_exit_(std::move(status), reason);
 }
 
-// --- admission
-// ------------------------------------------------------------------------------------
+// --- admission -------------------------------------------------------------------------
 
 void Peer::SayHello() {
   if (state_ != State::kConnecting) return;
@@ -177,8 +176,7 @@ void Peer::OnTrainerLost(const std::string& why) {
   SayHello();
 }
 
-// --- what arrives
-// ---------------------------------------------------------------------------------
+// --- what arrives ----------------------------------------------------------------------
 
 void Peer::OnLinkLost(const Endpoint& peer) {
   if (peer.control == options_.trainer.control) OnTrainerLost("connection lost");
@@ -303,8 +301,7 @@ void Peer::On(const View& view) {
   for (auto& [id, round] : rounds_) RoundMoved(id, std::exchange(round.unsent, {}));
 }
 
-// --- state
-// ----------------------------------------------------------------------------------------
+// --- state -----------------------------------------------------------------------------
 
 void Peer::On(const LoadState& load, const Message& message) {
   if (load_request_ == message.request) return;  // being worked on
@@ -384,9 +381,7 @@ void Peer::On(const Fetch& fetch, const Message& message) {
     Chunk chunk;
     chunk.code = code;
     chunk.error = why;
-    Message reply = Make(std::move(chunk));
-    reply.reply_to = message.request;
-    outbox_.SendOnce(fetch.reply_address, std::move(reply)).IgnoreError();
+    ReplyAt(fetch.reply_address, message.request, std::move(chunk));
   };
   if (!server_ || !held_ || fetch.stage != stage_ || fetch.era != era_) {
     return refuse(absl::StatusCode::kAborted, "this replica has no such state");
@@ -419,13 +414,10 @@ void Peer::On(const Fetch& fetch, const Message& message) {
 }
 
 void Peer::AnswerChunk(const Fetch& fetch, uint64_t request) {
-  Message reply = Make(CutChunk(fetch, snapshot_));
-  reply.reply_to = request;
-  outbox_.SendOnce(fetch.reply_address, std::move(reply)).IgnoreError();
+  ReplyAt(fetch.reply_address, request, CutChunk(fetch, snapshot_));
 }
 
-// --- the end of a step
-// ----------------------------------------------------------------------------
+// --- the end of a step -----------------------------------------------------------------
 
 void Peer::On(const Seal& seal, const Message& message) {
   if (seal.step != Step{Value(server_->version()) + 1}) return;  // not there yet, or over
@@ -612,8 +604,7 @@ void Peer::Finished(const Decision& decision, uint64_t request, Hash128 hash) {
   ReplyToTrainer(request, Applied{*held_});
 }
 
-// --- StageLinks
-// -----------------------------------------------------------------------------------
+// --- StageLinks ------------------------------------------------------------------------
 
 std::optional<Incarnation> Peer::ChooseNext() {
   std::optional<Incarnation> next = wiring_->Choose(env_->Now());
@@ -665,8 +656,7 @@ void Peer::DeviceFailed(const absl::Status& status) {
   Exit(status, reason);
 }
 
-// --- sending
-// --------------------------------------------------------------------------------------
+// --- sending ---------------------------------------------------------------------------
 
 const Endpoint* Peer::AddressOf(Incarnation incarnation) const {
   const auto it = members_.find(incarnation);
@@ -688,16 +678,17 @@ void Peer::Reply(const Message& to, MessageBody body) {
   if (to.request == 0) return;
   if (FromTrainer(to)) return ReplyToTrainer(to.request, std::move(body));
   const Endpoint* address = AddressOf(to.sender);
-  if (address == nullptr) return;
-  Message reply = Make(std::move(body));
-  reply.reply_to = to.request;
-  outbox_.SendOnce(*address, std::move(reply)).IgnoreError();
+  if (address != nullptr) ReplyAt(*address, to.request, std::move(body));
 }
 
 void Peer::ReplyToTrainer(uint64_t request, MessageBody body) {
+  ReplyAt(options_.trainer, request, std::move(body));
+}
+
+void Peer::ReplyAt(const Endpoint& address, uint64_t request, MessageBody body) {
   Message reply = Make(std::move(body));
   reply.reply_to = request;
-  outbox_.SendOnce(options_.trainer, std::move(reply)).IgnoreError();
+  outbox_.SendOnce(address, std::move(reply)).IgnoreError();
 }
 
 void Peer::AskTrainer(MessageBody body) {

@@ -125,6 +125,7 @@ class Peer : public TransportHandler, private StageLinks {
   Message Make(MessageBody body) const;
   void Reply(const Message& to, MessageBody body);
   void ReplyToTrainer(uint64_t request, MessageBody body);
+  void ReplyAt(const Endpoint& address, uint64_t request, MessageBody body);
   void AskTrainer(MessageBody body);
   void Emit(const Event& event) const { events_(event); }
 

@@ -78,8 +78,7 @@ uint32_t StepRun::done_microbatches() const {
   return done;
 }
 
-// --- sending
-// --------------------------------------------------------------------------------------
+// --- sending ---------------------------------------------------------------------------
 
 void StepRun::Pump() {
   while (!todo_.empty() && in_flight_.size() < options_.window) {
@@ -161,8 +160,7 @@ void StepRun::OnNotice(Incarnation from, const Notice& notice) {
   Poke();
 }
 
-// --- fences
-// ---------------------------------------------------------------------------------------
+// --- fences ----------------------------------------------------------------------------
 
 void StepRun::OnFenced(const std::vector<Incarnation>& fenced) {
   if (phase_ == Phase::kDone) return;
@@ -240,8 +238,7 @@ void StepRun::Replay(const std::map<uint32_t, std::vector<StageId>>& replays) {
   Poke();
 }
 
-// --- the end of the step
-// --------------------------------------------------------------------------
+// --- the end of the step ---------------------------------------------------------------
 
 void StepRun::MaybeSeal() {
   if (phase_ != Phase::kRunning || !ledger_.complete() || !may_seal_()) return;

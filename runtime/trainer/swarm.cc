@@ -9,7 +9,6 @@ Swarm::Swarm(Env* env, Transport* transport, RunId run, Epoch epoch, uint32_t st
       epoch_(epoch),
       stages_(stages),
       env_(env),
-      transport_(transport),
       outbox_(env, transport, Outbox::Options()) {}
 
 void Swarm::Add(Replica replica) {

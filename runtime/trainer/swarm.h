@@ -69,7 +69,6 @@ class Swarm {
   const Epoch epoch_;
   const uint32_t stages_;
   Env* const env_;
-  Transport* const transport_;
   Era era_{0};
   Outbox outbox_;
   std::map<Incarnation, Replica> replicas_;

@@ -70,8 +70,7 @@ void Trainer::RequestStop(const std::string& reason) {
   }
 }
 
-// --- messages
-// -------------------------------------------------------------------------------------
+// --- messages --------------------------------------------------------------------------
 
 void Trainer::OnPacket(Packet packet) {
   if (phase_ == Phase::kDone) return;
@@ -141,8 +140,7 @@ void Trainer::OnFetch(const Fetch& fetch, const Message& message) {
   swarm_.Reply(fetch.reply_address, message.request, std::move(chunk));
 }
 
-// --- membership
-// -----------------------------------------------------------------------------------
+// --- membership ------------------------------------------------------------------------
 
 void Trainer::OnLinkLost(const Endpoint& peer) {
   if (phase_ == Phase::kDone) return;
@@ -334,8 +332,7 @@ std::string Trainer::WaitingFor() const {
                       " --stage ", missing[0], "`");
 }
 
-// --- eras
-// -----------------------------------------------------------------------------------------
+// --- eras ------------------------------------------------------------------------------
 
 void Trainer::BeginEra() {
   phase_ = Phase::kGathering;

@@ -70,7 +70,6 @@ class Trainer : public TransportHandler {
   void OnLinkLost(const Endpoint& peer) override;
 
   Version version() const { return version_; }
-  Era era() const { return swarm_.era(); }
   const Swarm& swarm() const { return swarm_; }
 
  private:

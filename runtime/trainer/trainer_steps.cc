@@ -164,8 +164,7 @@ void Trainer::Report(const Decision& decision, const StepOutcome& outcome) {
   observer_->OnStep(report);
 }
 
-// --- checkpoints and the end
-// ----------------------------------------------------------------------
+// --- checkpoints and the end -----------------------------------------------------------
 
 void Trainer::BeginSave() {
   if (saver_.busy() || saved_ == version_) return;
@@ -231,8 +230,7 @@ void Trainer::Finish(absl::Status status, const std::string& summary) {
   observer_->OnFinished(status, summary);
 }
 
-// --- status
-// ---------------------------------------------------------------------------------------
+// --- status ----------------------------------------------------------------------------
 
 std::string Trainer::StatusJson() const {
   using Json = nlohmann::ordered_json;

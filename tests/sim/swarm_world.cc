@@ -98,8 +98,7 @@ std::string SwarmOptions::ToString() const {
                       kill_everything ? ", everything killed once" : "");
 }
 
-// --- processes
-// ------------------------------------------------------------------------------------
+// --- processes -------------------------------------------------------------------------
 
 class SwarmWorld::TrainerProcess : public Process {
  public:

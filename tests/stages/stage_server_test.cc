@@ -188,8 +188,7 @@ class StageServerTest : public testing::Test {
   std::unique_ptr<StageServer> server_;
 };
 
-// --- the way of a microbatch
-// ----------------------------------------------------------------------
+// --- the way of a microbatch -----------------------------------------------------------
 
 TEST_F(StageServerTest, MicrobatchGoesDownAndItsGradientUp) {
   Forward forward = Microbatch(Work(0));
@@ -288,8 +287,7 @@ TEST_F(StageServerTest, WorkOfALaterStepRefusesNoneOfAnEarlierOne) {
   EXPECT_EQ(Take(Microbatch(Work(0))), absl::StatusCode::kOk);
 }
 
-// --- repeated and lost messages
-// -------------------------------------------------------------------
+// --- repeated and lost messages --------------------------------------------------------
 
 TEST_F(StageServerTest, RepeatedForwardIsComputedOnce) {
   for (int i = 0; i < 3; ++i) EXPECT_EQ(Take(Microbatch(Work(0))), absl::StatusCode::kOk);
@@ -358,8 +356,7 @@ TEST_F(StageServerTest, StaleRefusalAndLackOfReceiversWaitForRetrySends) {
   EXPECT_EQ(links_.sent[1].to, kDown2);
 }
 
-// --- fences and cancels
-// ---------------------------------------------------------------------------
+// --- fences and cancels ----------------------------------------------------------------
 
 TEST_F(StageServerTest, FenceIsAnsweredWithEverythingAcceptedInTheStep) {
   Pass(Microbatch(Work(0)));
@@ -440,8 +437,7 @@ TEST_F(StageServerTest, WorkCancelledOnTheDeviceGoesNowhere) {
   EXPECT_EQ(compute_.waiting(), 1u) << "the device goes on";
 }
 
-// --- segments
-// -------------------------------------------------------------------------------------
+// --- segments --------------------------------------------------------------------------
 
 TEST_F(StageServerTest, SealTakesEffectBetweenTwoBackwards) {
   for (uint32_t index : {0u, 1u, 2u}) Pass(Microbatch(Work(index)));
@@ -470,8 +466,7 @@ TEST_F(StageServerTest, NextStepBeginsWithTheFirstSegment) {
   EXPECT_EQ(compute_.backwards[0].segment, SegmentId{0});
 }
 
-// --- evaluation
-// -----------------------------------------------------------------------------------
+// --- evaluation ------------------------------------------------------------------------
 
 TEST_F(StageServerTest, EvaluationPassesWithoutBeingHeld) {
   Pass(Evaluation(0));
@@ -498,8 +493,7 @@ TEST_F(StageServerTest, EvaluationOnItsWayToTheFencedIsForgotten) {
   EXPECT_EQ(server_->load().queued, 0u);
 }
 
-// --- stage masks
-// ----------------------------------------------------------------------------------
+// --- stage masks -----------------------------------------------------------------------
 
 TEST_F(StageServerTest, StageOutsideTheMaskPassesTheGradientOnAndAddsNothing) {
   Pass(Microbatch(Work(0), {0, 2}));
@@ -539,8 +533,7 @@ TEST_F(StageServerTest, LastStageOutsideTheMaskStillMakesTheGradient) {
   EXPECT_THAT(links_.notices, IsEmpty());
 }
 
-// --- the device, and new beginnings
-// ---------------------------------------------------------------
+// --- the device, and new beginnings ----------------------------------------------------
 
 TEST_F(StageServerTest, DeviceFailureIsReportedOnceAndNothingMoreIsRun) {
   Take(Microbatch(Work(0)));
