@@ -1,6 +1,6 @@
 // Peer: one process that serves a replica of a stage. It asks the trainer to be let in, gets its
-// state, and then passes what arrives to the part that knows: StageServer (microbatches),
-// RoundMember (all-reduce), Compute (the update), CutChunk (donating its state).
+// state, and then passes what arrives to the part that knows: StageServer (microbatches), StepEnd
+// (seal, all-reduce, update), StateKeeper (loading and donating state).
 //
 //   Connecting --Welcome--> Admitted --LoadState, Loaded--> Serving --fenced or trainer lost-->
 //   Connecting
@@ -20,7 +20,6 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/transfer.h"
 #include "router/wiring.h"
 #include "runtime/base/event.h"
 #include "runtime/config/run_config.h"
@@ -28,14 +27,16 @@
 #include "runtime/env/env.h"
 #include "runtime/env/transport.h"
 #include "runtime/membership/outbox.h"
+#include "runtime/peer/peer_links.h"
+#include "runtime/peer/state_keeper.h"
+#include "runtime/peer/step_end.h"
 #include "runtime/wire/messages.h"
 #include "runtime/wire/wire.h"
 #include "stages/stage_server.h"
-#include "sync/round.h"
 
 namespace starling {
 
-class Peer : public TransportHandler, private StageLinks {
+class Peer : public TransportHandler, private StageLinks, private PeerLinks {
  public:
   struct Options {
     PeerId id{0};
@@ -68,14 +69,6 @@ class Peer : public TransportHandler, private StageLinks {
 
  private:
   enum class State : uint8_t { kConnecting, kAdmitted, kServing, kLeaving, kExited };
-  struct Round {
-    std::unique_ptr<RoundMember> member;  // null until the plan is here
-    uint64_t reduce_request = 0;
-    std::vector<std::pair<Incarnation, Piece>> early_pieces;
-    std::vector<std::pair<Incarnation, Result>> early_results;
-    std::vector<RoundSend> unsent;  // to members no View has named yet
-    bool answered = false;
-  };
 
   // StageLinks
   std::optional<Incarnation> ChooseNext() override;
@@ -84,13 +77,22 @@ class Peer : public TransportHandler, private StageLinks {
   void NextFinished(Incarnation replica) override;
   void SendBackward(Incarnation to, Backward backward) override;
   void Notify(Notice notice) override;
-  void DeviceFailed(const absl::Status& status) override;
+  void DeviceFailed(const absl::Status& status) override;  // of PeerLinks too
+
+  // PeerLinks
+  Incarnation self() const override { return self_; }
+  const Endpoint& own_address() const override { return own_address_; }
+  void ReplyToTrainer(uint64_t request, MessageBody body) override;
+  void ReplyAt(const Endpoint& address, uint64_t request, MessageBody body) override;
+  bool AskMember(Incarnation to, MessageBody body) override;
+  void AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) override;
+  void Emit(const Event& event) override { events_(event); }
+  void TrainerLost(const std::string& why) override;
 
   // Admission
   void SayHello();
   void OnHelloReply(const Message& message);
   void OnWelcome(const Welcome& welcome, const Message& message);
-  void OnTrainerLost(const std::string& why);
   void BeatHeart();
   void Exit(absl::Status status, const std::string& reason);
 
@@ -100,23 +102,8 @@ class Peer : public TransportHandler, private StageLinks {
   void On(const View& view);
   void On(const Fence& fence);
   void On(const LoadState& load, const Message& message);
-  void On(const Seal& seal, const Message& message);
-  void On(const Reduce& reduce, const Message& message);
-  void On(const Piece& piece, const Message& message);
-  void On(const Result& result, const Message& message);
-  void On(const Apply& apply, const Message& message);
-  void On(const Fetch& fetch, const Message& message);
+  void On(const Fetch& fetch, uint64_t request);
 
-  void ForgetStep();
-  void FetchState(const LoadState& load, uint64_t request);
-  void TakeState(const LoadState& load, uint64_t request, Blob state);
-  void AnswerLoaded(uint64_t request, absl::Status status, const StateName& state);
-  void BeginRound(RoundId id, const RoundPlan& plan);
-  void RoundMoved(RoundId id, std::vector<RoundSend> sends);
-  void FailRound(RoundId id, const absl::Status& status);
-  void AnswerChunk(const Fetch& fetch, uint64_t request);
-  void MoveTo(Version version);
-  void Finished(const Decision& decision, uint64_t request, Hash128 hash);
   void ScheduleRetry();
   void SetCandidates();
 
@@ -124,14 +111,12 @@ class Peer : public TransportHandler, private StageLinks {
   const Endpoint* AddressOf(Incarnation incarnation) const;
   Message Make(MessageBody body) const;
   void Reply(const Message& to, MessageBody body);
-  void ReplyToTrainer(uint64_t request, MessageBody body);
-  void ReplyAt(const Endpoint& address, uint64_t request, MessageBody body);
   void AskTrainer(MessageBody body);
-  void Emit(const Event& event) const { events_(event); }
 
   const Options options_;
   Env* const env_;
   Transport* const transport_;
+  const Endpoint own_address_;
   const ComputeFactory make_compute_;
   const EventSink events_;
   const OnExit on_exit_;
@@ -162,23 +147,9 @@ class Peer : public TransportHandler, private StageLinks {
   std::unique_ptr<Wiring> wiring_;       // to the next stage
 
   // What we serve
-  std::unique_ptr<StageServer> server_;
-  std::optional<StateName> held_;  // the last state whose hash is known
-  std::unique_ptr<StateFetcher> fetcher_;
-  uint64_t load_request_ = 0;  // of the LoadState being worked on
-
-  // The step being ended
-  std::map<uint32_t, std::pair<uint64_t, std::optional<Sealed>>>
-      seals_;  // number -> request, answer
-  std::vector<SegmentSummary> sealed_;
-  std::map<RoundId, Round> rounds_;
-  Version applying_{0};
-
-  // State being donated
-  Version snapshot_version_{0};
-  Blob snapshot_;
-  bool snapshot_pending_ = false;
-  std::vector<std::pair<Fetch, uint64_t>> waiting_fetches_;
+  std::unique_ptr<StateKeeper> keeper_;  // lives as long as compute_
+  std::unique_ptr<StageServer> server_;  // one per admission
+  std::unique_ptr<StepEnd> step_end_;    // one per admission
 
   // Last, so that it goes first: what it still has to answer uses the others.
   std::unique_ptr<Compute> compute_;

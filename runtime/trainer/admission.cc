@@ -101,7 +101,9 @@ void Admission::BeginLoad(Incarnation incarnation, Joiner* joiner, const LoadTar
   joiner->state = State::kLoading;
   joiner->load_began = env_->Now();
   joiner->load = ++loads_;
-  swarm_->AskAt(joiner->replica.member.address, incarnation, LoadState{target.state, target.donor},
+  std::vector<Endpoint> donors;
+  if (!target.donor.empty()) donors.push_back(target.donor);
+  swarm_->AskAt(joiner->replica.member.address, incarnation, LoadState{target.state, donors},
                 [this, incarnation, load = joiner->load](const Message& reply) {
                   const auto* loaded = std::get_if<Loaded>(&reply.body);
                   if (loaded != nullptr) OnLoaded(incarnation, load, *loaded);

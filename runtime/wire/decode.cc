@@ -155,6 +155,16 @@ class Decoder {
     to->decay = from.getDecay();
   }
 
+  void Get(schema::ResultRecord::Reader from, ResultRecord* to) {
+    to->decision = from.getDecision();
+    to->version = static_cast<Version>(from.getVersion());
+    to->skip = from.getSkip();
+    Get(from.getScalars(), &to->scalars);
+    Get(from.getResultHash(), &to->result_hash);
+    Get(from.getBefore(), &to->before);
+    Get(from.getAfter(), &to->after);
+  }
+
   void Get(schema::GroupOutcome::Reader from, GroupOutcome* to) {
     Get(from.getRound(), &to->round);
     GetList(from.getMembers(), &to->members);
@@ -227,7 +237,7 @@ class Decoder {
 
   void Get(schema::LoadState::Reader from, LoadState* to) {
     Get(from.getState(), &to->state);
-    Get(from.getDonor(), &to->donor);
+    GetList(from.getDonors(), &to->donors);
   }
 
   void Get(schema::Loaded::Reader from, Loaded* to) {
@@ -243,6 +253,24 @@ class Decoder {
     to->offset_bytes = from.getOffsetBytes();
     to->length_bytes = from.getLengthBytes();
     Get(from.getReplyAddress(), &to->reply_address);
+    GetEnum(from.getContent(), Content::kResult, "content", &to->content);
+  }
+
+  void Get(schema::FetchIndex::Reader from, FetchIndex* to) {
+    GetEnum(from.getContent(), Content::kResult, "content", &to->content);
+    to->stage = static_cast<StageId>(from.getStage());
+    to->era = static_cast<Era>(from.getEra());
+    to->version = static_cast<Version>(from.getVersion());
+    Get(from.getReplyAddress(), &to->reply_address);
+  }
+
+  void Get(schema::ChunkIndex::Reader from, ChunkIndex* to) {
+    GetCode(from.getCode(), &to->code);
+    Get(from.getError(), &to->error);
+    to->total_bytes = from.getTotalBytes();
+    to->chunk_bytes = from.getChunkBytes();
+    GetList(from.getChunks(), &to->chunks);
+    if (from.hasResult()) Get(from.getResult(), &to->result.emplace());
   }
 
   void Get(schema::Chunk::Reader from, Chunk* to) {
@@ -382,6 +410,8 @@ void Decoder::GetBody(schema::Envelope::Body::Reader from, MessageBody* to) {
     STARLING_BODY(STATUS_REQUEST, StatusRequest)
     STARLING_BODY(STATUS_REPLY, StatusReply)
     STARLING_BODY(ACK, Ack)
+    STARLING_BODY(FETCH_INDEX, FetchIndex)
+    STARLING_BODY(CHUNK_INDEX, ChunkIndex)
 #undef STARLING_BODY
   }
   Fail(absl::InvalidArgumentError("unknown kind of message " +

@@ -117,6 +117,16 @@ void Put(const UpdateScalars& from, schema::UpdateScalars::Builder to) {
   to.setDecay(from.decay);
 }
 
+void Put(const ResultRecord& from, schema::ResultRecord::Builder to) {
+  to.setDecision(from.decision);
+  to.setVersion(Value(from.version));
+  to.setSkip(from.skip);
+  Put(from.scalars, to.initScalars());
+  Put(from.result_hash, to.initResultHash());
+  Put(from.before, to.initBefore());
+  Put(from.after, to.initAfter());
+}
+
 void Put(const GroupOutcome& from, schema::GroupOutcome::Builder to) {
   Put(from.round, to.initRound());
   STARLING_PUT_LIST(from.members, to, initMembers);
@@ -203,7 +213,7 @@ class BodyWriter {
   void operator()(const LoadState& from) {
     auto to = body_.initLoadState();
     Put(from.state, to.initState());
-    Put(from.donor, to.initDonor());
+    STARLING_PUT_LIST(from.donors, to, initDonors);
   }
 
   void operator()(const Loaded& from) {
@@ -221,6 +231,26 @@ class BodyWriter {
     to.setOffsetBytes(from.offset_bytes);
     to.setLengthBytes(from.length_bytes);
     Put(from.reply_address, to.initReplyAddress());
+    to.setContent(static_cast<uint8_t>(from.content));
+  }
+
+  void operator()(const FetchIndex& from) {
+    auto to = body_.initFetchIndex();
+    to.setContent(static_cast<uint8_t>(from.content));
+    to.setStage(Value(from.stage));
+    to.setEra(Value(from.era));
+    to.setVersion(Value(from.version));
+    Put(from.reply_address, to.initReplyAddress());
+  }
+
+  void operator()(const ChunkIndex& from) {
+    auto to = body_.initChunkIndex();
+    to.setCode(CodeOf(from.code));
+    to.setError(TextOf(from.error));
+    to.setTotalBytes(from.total_bytes);
+    to.setChunkBytes(from.chunk_bytes);
+    STARLING_PUT_LIST(from.chunks, to, initChunks);
+    if (from.result) Put(*from.result, to.initResult());
   }
 
   void operator()(const Chunk& from) {

@@ -15,6 +15,8 @@ struct KindName {
   const char* operator()(const Loaded&) const { return "Loaded"; }
   const char* operator()(const Fetch&) const { return "Fetch"; }
   const char* operator()(const Chunk&) const { return "Chunk"; }
+  const char* operator()(const FetchIndex&) const { return "FetchIndex"; }
+  const char* operator()(const ChunkIndex&) const { return "ChunkIndex"; }
   const char* operator()(const Forward&) const { return "Forward"; }
   const char* operator()(const Backward&) const { return "Backward"; }
   const char* operator()(const Notice&) const { return "Notice"; }

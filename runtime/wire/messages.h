@@ -24,7 +24,7 @@
 namespace starling {
 
 // Grows when peers of two builds could not understand each other.
-constexpr uint32_t kProtocolVersion = 1;
+constexpr uint32_t kProtocolVersion = 2;
 
 struct StateName {
   Era era{0};
@@ -98,11 +98,11 @@ struct View {
   std::vector<Member> members;
 };
 
-// trainer -> peer: get this state from that donor and answer with Loaded. `held` state of that name
-// need not be fetched.
+// trainer -> peer: get this state from these donors and answer with Loaded. `held` state of that
+// name need not be fetched, and then there may be no donors.
 struct LoadState {
   StateName state;
-  Endpoint donor;
+  std::vector<Endpoint> donors;
 };
 
 // peer -> trainer, reply to LoadState.
@@ -112,7 +112,43 @@ struct Loaded {
   StateName state;
 };
 
-// peer or trainer -> donor: bytes [offset, offset + length) of a stage's snapshot.
+// What is fetched in chunks: a stage's state, or what a decision's round summed for the stage.
+enum class Content : uint8_t { kState = 0, kResult = 1 };
+
+// peer or trainer -> donor: how is this cut into chunks, and what are their hashes? `version` is
+// that of the state, or the one the result makes.
+struct FetchIndex {
+  Content content = Content::kState;
+  StageId stage{0};
+  Era era{0};
+  Version version{0};
+  Endpoint reply_address;
+};
+
+// What a decision did to a stage's state. With the result's bytes it is all that takes the state
+// of hash `before` to the one of hash `after`, to the bit.
+struct ResultRecord {
+  uint64_t decision = 0;  // the record's number
+  Version version{0};     // the one it made
+  bool skip = false;      // only the version moves: there are no bytes, and before == after
+  UpdateScalars scalars;
+  Hash128 result_hash;  // GroupOutcome::result_hash
+  Hash128 before;       // state hashes
+  Hash128 after;
+};
+
+// donor -> asker, reply to FetchIndex. All donors of one content give the same index: the bits are
+// the same everywhere.
+struct ChunkIndex {
+  absl::StatusCode code = absl::StatusCode::kOk;  // as Chunk's
+  std::string error;
+  uint64_t total_bytes = 0;
+  uint64_t chunk_bytes = 0;            // of every chunk but the last, which may be shorter
+  std::vector<Hash128> chunks;         // of each chunk's bytes
+  std::optional<ResultRecord> result;  // of a result
+};
+
+// peer or trainer -> donor: bytes [offset, offset + length) of a state or a result.
 struct Fetch {
   StageId stage{0};
   Era era{0};
@@ -120,11 +156,14 @@ struct Fetch {
   uint64_t offset_bytes = 0;
   uint64_t length_bytes = 0;
   Endpoint reply_address;
+  Content content = Content::kState;
 };
 
 // donor -> asker, reply to Fetch.
 struct Chunk {
-  absl::StatusCode code = absl::StatusCode::kOk;  // aborted: the donor has no such state (any more)
+  // aborted: the donor does not have it (any more); failed precondition: not yet, ask again;
+  // resource exhausted: too much is asked of it, ask again later or another one.
+  absl::StatusCode code = absl::StatusCode::kOk;
   std::string error;
   uint64_t offset_bytes = 0;
   uint64_t total_bytes = 0;
@@ -338,10 +377,10 @@ struct Ack {
   std::string text;
 };
 
-using MessageBody =
-    std::variant<Hello, Welcome, Refused, Heartbeat, Leave, Stop, View, LoadState, Loaded, Fetch,
-                 Chunk, Forward, Backward, Notice, Cancel, Fence, FenceAck, Seal, Sealed, Reduce,
-                 Piece, Result, Reduced, Apply, Applied, StatusRequest, StatusReply, Ack>;
+using MessageBody = std::variant<Hello, Welcome, Refused, Heartbeat, Leave, Stop, View, LoadState,
+                                 Loaded, Fetch, Chunk, Forward, Backward, Notice, Cancel, Fence,
+                                 FenceAck, Seal, Sealed, Reduce, Piece, Result, Reduced, Apply,
+                                 Applied, StatusRequest, StatusReply, Ack, FetchIndex, ChunkIndex>;
 
 struct Message {
   RunId run{0};  // 0: not known yet (Hello, StatusRequest)

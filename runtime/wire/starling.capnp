@@ -51,6 +51,8 @@ struct Envelope {
     statusRequest @35 :StatusRequest;
     statusReply @36 :StatusReply;
     ack @37 :Ack;
+    fetchIndex @38 :FetchIndex;
+    chunkIndex @39 :ChunkIndex;
   }
 }
 
@@ -217,7 +219,7 @@ struct View {
 
 struct LoadState {
   state @0 :StateName;
-  donor @1 :Endpoint;
+  donors @1 :List(Endpoint);
 }
 
 struct Loaded {
@@ -233,6 +235,34 @@ struct Fetch {
   offsetBytes @3 :UInt64;
   lengthBytes @4 :UInt64;
   replyAddress @5 :Endpoint;
+  content @6 :UInt8;  # 0 state, 1 result
+}
+
+struct FetchIndex {
+  content @0 :UInt8;
+  stage @1 :UInt32;
+  era @2 :UInt32;
+  version @3 :UInt64;
+  replyAddress @4 :Endpoint;
+}
+
+struct ResultRecord {
+  decision @0 :UInt64;
+  version @1 :UInt64;
+  skip @2 :Bool;
+  scalars @3 :UpdateScalars;
+  resultHash @4 :Hash;
+  before @5 :Hash;
+  after @6 :Hash;
+}
+
+struct ChunkIndex {
+  code @0 :UInt8;
+  error @1 :Text;
+  totalBytes @2 :UInt64;
+  chunkBytes @3 :UInt64;
+  chunks @4 :List(Hash);
+  result @5 :ResultRecord;  # null: not of a result
 }
 
 struct Chunk {

@@ -93,7 +93,7 @@ TEST_F(AdmissionTest, NewcomerIsWelcomedLoadsAndIsTaken) {
   admission_.OfferLoads();
   const std::vector<Message> loads = Take<LoadState>();
   ASSERT_THAT(loads, SizeIs(1));
-  EXPECT_EQ(std::get<LoadState>(loads[0].body).donor, TestEndpoint("donor"));
+  EXPECT_THAT(std::get<LoadState>(loads[0].body).donors, ElementsAre(TestEndpoint("donor")));
   EXPECT_TRUE(admission_.loading());
   EXPECT_THAT(TakeCurrent(), IsEmpty());
   AnswerLoad(loads[0], Success());
@@ -115,7 +115,7 @@ TEST_F(AdmissionTest, NewcomerThatHoldsTheCurrentStateNeedsNoDonor) {
   admission_.OfferLoads();
   const std::vector<Message> loads = Take<LoadState>();
   ASSERT_THAT(loads, SizeIs(1)) << "the other one waits for a donor";
-  EXPECT_TRUE(std::get<LoadState>(loads[0].body).donor.empty());
+  EXPECT_THAT(std::get<LoadState>(loads[0].body).donors, IsEmpty());
   AnswerLoad(loads[0], Success());
   EXPECT_THAT(TakeCurrent(), SizeIs(1));
 }

@@ -49,6 +49,7 @@ STARLING_FIELDS(UpdateScalars, a, b, c, d, e, f, g, h, i);
 STARLING_FIELDS(GroupOutcome, a, b, c, d, e);
 STARLING_FIELDS(Decision, a, b, c, d, e, f, g, h, i, j, k, l, m);
 STARLING_FIELDS(HeldWork, a, b, c, d);
+STARLING_FIELDS(ResultRecord, a, b, c, d, e, f, g);
 
 STARLING_FIELDS(Hello, a, b, c, d, e, f, g, h, i, j);
 STARLING_FIELDS(Welcome, a, b, c);
@@ -59,7 +60,9 @@ STARLING_FIELDS(Stop, a);
 STARLING_FIELDS(View, a, b);
 STARLING_FIELDS(LoadState, a, b);
 STARLING_FIELDS(Loaded, a, b, c);
-STARLING_FIELDS(Fetch, a, b, c, d, e, f);
+STARLING_FIELDS(Fetch, a, b, c, d, e, f, g);
+STARLING_FIELDS(FetchIndex, a, b, c, d, e);
+STARLING_FIELDS(ChunkIndex, a, b, c, d, e, f);
 STARLING_FIELDS(Chunk, a, b, c, d, e);
 STARLING_FIELDS(Forward, a, b, c, d, e, f, g);
 STARLING_FIELDS(Backward, a, b);

@@ -1,0 +1,211 @@
+#include "runtime/peer/step_end.h"
+
+#include <algorithm>
+#include <string>
+
+#include "sync/plan.h"
+
+namespace starling {
+
+StepEnd::StepEnd(StageId stage, StageServer* server, StateKeeper* state, Compute* compute,
+                 PeerLinks* links)
+    : stage_(stage), server_(server), state_(state), compute_(compute), links_(links) {}
+
+void StepEnd::OnSeal(const Seal& seal, uint64_t request) {
+  if (seal.step != step()) return;  // not there yet, or over
+  const auto [entry, first] = seals_.try_emplace(seal.number);
+  entry->second.first = request;
+  if (entry->second.second) return links_->ReplyToTrainer(request, *entry->second.second);
+  if (!first) return;                                 // on its way through the device
+  if (seals_.rbegin()->first != seal.number) return;  // an old one, late
+  server_->OnSeal(seal.step, [this, seal, alive = std::weak_ptr<bool>(alive_)](
+                                 absl::StatusOr<std::vector<SegmentSummary>> segments) {
+    if (alive.expired()) return;
+    const auto it = seals_.find(seal.number);
+    if (!segments.ok() || it == seals_.end() || !state_->held()) return;
+    Sealed sealed;
+    sealed.step = seal.step;
+    sealed.number = seal.number;
+    sealed.version = state_->held()->version;
+    sealed.state_hash = state_->held()->hash;
+    sealed.segments = *std::move(segments);
+    sealed_ = sealed.segments;
+    it->second.second = sealed;
+    links_->ReplyToTrainer(it->second.first, std::move(sealed));
+  });
+}
+
+void StepEnd::OnReduce(const Reduce& reduce, uint64_t request) {
+  const RoundPlan& plan = reduce.plan;
+  if (plan.id.step != step()) return;
+  Round& round = rounds_[plan.id];
+  const bool first = round.reduce_request == 0;
+  round.reduce_request = request;
+  if (!first) {
+    round.answered = false;
+    return RoundMoved(plan.id, {});
+  }
+  BeginRound(plan.id, plan);
+}
+
+void StepEnd::BeginRound(RoundId id, const RoundPlan& plan) {
+  if (absl::Status status = CheckPlan(plan, compute_->size(), links_->self()); !status.ok()) {
+    return FailRound(id, status);
+  }
+  std::vector<SegmentId> segments;
+  for (const RoundMemberPlan& member : plan.members) {
+    if (member.incarnation != links_->self()) continue;
+    for (const SegmentRef& ref : member.segments) {
+      const auto known = std::find_if(sealed_.begin(), sealed_.end(), [&ref](const auto& summary) {
+        return summary.id == ref.id && summary.list_hash == ref.list_hash;
+      });
+      if (known == sealed_.end()) {
+        return FailRound(id,
+                         absl::AbortedError("the plan names a segment this replica never sealed"));
+      }
+      segments.push_back(ref.id);
+    }
+  }
+  compute_->Read(
+      id.step, std::move(segments),
+      [this, id, plan, alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<SegmentSum> sum) {
+        if (alive.expired()) return;
+        const auto it = rounds_.find(id);
+        if (it == rounds_.end()) return;  // the step ended without it
+        if (!sum.ok()) return FailRound(id, sum.status());
+        Round& round = it->second;
+        round.member = std::make_unique<RoundMember>(plan, links_->self(), compute_->size());
+        std::vector<RoundSend> sends = round.member->Contribute(*std::move(sum));
+        for (auto& [from, piece] : round.early_pieces) {
+          auto more = round.member->OnPiece(from, piece);
+          if (!more.ok()) return FailRound(id, more.status());
+          for (RoundSend& send : *more) sends.push_back(std::move(send));
+        }
+        for (auto& [from, result] : round.early_results) {
+          const absl::Status status = round.member->OnResult(from, result);
+          if (!status.ok()) return FailRound(id, status);
+        }
+        round.early_pieces.clear();
+        round.early_results.clear();
+        RoundMoved(id, std::move(sends));
+      });
+}
+
+void StepEnd::OnPiece(Incarnation from, const Piece& piece) {
+  if (piece.round.step != step()) return;
+  Round& round = rounds_[piece.round];
+  if (!round.member) {
+    round.early_pieces.emplace_back(from, piece);
+    return;
+  }
+  auto sends = round.member->OnPiece(from, piece);
+  if (!sends.ok()) return FailRound(piece.round, sends.status());
+  RoundMoved(piece.round, *std::move(sends));
+}
+
+void StepEnd::OnResult(Incarnation from, const Result& result) {
+  if (result.round.step != step()) return;
+  Round& round = rounds_[result.round];
+  if (!round.member) {
+    round.early_results.emplace_back(from, result);
+    return;
+  }
+  const absl::Status status = round.member->OnResult(from, result);
+  if (!status.ok()) return FailRound(result.round, status);
+  RoundMoved(result.round, {});
+}
+
+void StepEnd::RoundMoved(RoundId id, std::vector<RoundSend> sends) {
+  for (RoundSend& send : sends) {
+    // Not named: a newcomer whose View is late, or one that is fenced and a new round is coming.
+    const MessageBody body = std::visit([](auto& m) { return MessageBody(m); }, send.message);
+    if (!links_->AskMember(send.to, body)) rounds_[id].unsent.push_back(std::move(send));
+  }
+  const auto it = rounds_.find(id);
+  Round& round = it->second;
+  if (!round.member || !round.member->complete() || round.answered) return;
+  if (absl::Status status = round.member->status(); !status.ok()) return FailRound(id, status);
+  round.answered = true;
+  const RoundOutcome outcome = round.member->outcome();
+  Reduced reduced;
+  reduced.round = id;
+  reduced.result_hash = outcome.result_hash;
+  reduced.square_norm = outcome.square_norm;
+  reduced.lane = outcome.lane;
+  links_->ReplyToTrainer(round.reduce_request, std::move(reduced));
+}
+
+void StepEnd::FailRound(RoundId id, const absl::Status& status) {
+  links_->Emit(Event("round_failed")
+                   .With("step", Value(id.step))
+                   .With("reason", std::string(status.message())));
+  Reduced reduced;
+  reduced.round = id;
+  reduced.code = status.code();
+  reduced.error = std::string(status.message());
+  links_->ReplyToTrainer(rounds_[id].reduce_request, std::move(reduced));
+}
+
+void StepEnd::OnApply(const Apply& apply, uint64_t request) {
+  const Decision& decision = apply.decision;
+  const Version target = VersionAfter(decision.step);
+  const std::optional<StateName>& held = state_->held();
+  if (!held || decision.era != held->era) return;
+  if (held->version == target) return links_->ReplyToTrainer(request, Applied{*held});
+  if (held->version != VersionBefore(decision.step) || applying_ == target) return;
+  if (decision.skip) {
+    MoveTo(target);
+    return Finished(decision, request, held->hash);
+  }
+  const auto group =
+      std::find_if(decision.groups.begin(), decision.groups.end(),
+                   [this](const GroupOutcome& g) { return g.round.group == Value(stage_); });
+  const auto round = group == decision.groups.end() ? rounds_.end() : rounds_.find(group->round);
+  if (round == rounds_.end() || !round->second.member || !round->second.member->complete() ||
+      round->second.member->outcome().result_hash != group->result_hash) {
+    return links_->TrainerLost("a decision was taken on a result this replica does not hold");
+  }
+  applying_ = target;
+  compute_->Apply(
+      decision.scalars, round->second.member->gradient(),
+      [this, decision, request, alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<Hash128> hash) {
+        if (alive.expired()) return;
+        applying_ = Version{0};
+        if (!hash.ok()) {
+          if (!absl::IsCancelled(hash.status())) links_->DeviceFailed(hash.status());
+          return;
+        }
+        Finished(decision, request, *hash);
+      });
+  // Posted behind the update: the next step's work need not wait for its answer.
+  MoveTo(target);
+}
+
+// From here on every message is about the next step.
+void StepEnd::MoveTo(Version version) {
+  server_->OnVersion(version);
+  state_->OnVersion(version);
+  for (auto it = rounds_.begin(); it != rounds_.end();) {
+    it = it->first.step <= Step{Value(version)} ? rounds_.erase(it) : std::next(it);
+  }
+  seals_.clear();
+  sealed_.clear();
+}
+
+void StepEnd::Finished(const Decision& decision, uint64_t request, Hash128 hash) {
+  if (!state_->held() || decision.era != state_->held()->era) return;
+  state_->OnApplied({decision.era, VersionAfter(decision.step), hash});
+  links_->ReplyToTrainer(request, Applied{*state_->held()});
+}
+
+void StepEnd::RetrySends() {
+  for (auto& [id, round] : rounds_) RoundMoved(id, std::exchange(round.unsent, {}));
+}
+
+void StepEnd::Forget() {
+  rounds_.clear();
+  seals_.clear();
+  sealed_.clear();
+}
+
+}  // namespace starling

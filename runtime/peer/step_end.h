@@ -1,0 +1,76 @@
+// StepEnd: a replica's part in the end of a step: seal, round, apply.
+//
+// Reactor thread. One per admission; StageServer, StateKeeper, Compute and PeerLinks outlive it.
+#ifndef STARLING_RUNTIME_PEER_STEP_END_H_
+#define STARLING_RUNTIME_PEER_STEP_END_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "runtime/env/compute.h"
+#include "runtime/peer/peer_links.h"
+#include "runtime/peer/state_keeper.h"
+#include "stages/stage_server.h"
+#include "sync/round.h"
+
+namespace starling {
+
+class StepEnd {
+ public:
+  StepEnd(StageId stage, StageServer* server, StateKeeper* state, Compute* compute,
+          PeerLinks* links);
+  StepEnd(const StepEnd&) = delete;
+  StepEnd& operator=(const StepEnd&) = delete;
+
+  void OnSeal(const Seal& seal, uint64_t request);
+  void OnReduce(const Reduce& reduce, uint64_t request);
+  // From other members; they are acknowledged by the Peer.
+  void OnPiece(Incarnation from, const Piece& piece);
+  void OnResult(Incarnation from, const Result& result);
+  void OnApply(const Apply& apply, uint64_t request);
+
+  // A View may name members that pieces are waiting for.
+  void RetrySends();
+  // The step under way is over for this replica: another state is being loaded.
+  void Forget();
+
+ private:
+  struct Round {
+    std::unique_ptr<RoundMember> member;  // null until the plan is here
+    uint64_t reduce_request = 0;
+    std::vector<std::pair<Incarnation, Piece>> early_pieces;
+    std::vector<std::pair<Incarnation, Result>> early_results;
+    std::vector<RoundSend> unsent;  // to members no View has named yet
+    bool answered = false;
+  };
+
+  // The step under way, whose decision has not been applied.
+  Step step() const { return Step{Value(server_->version()) + 1}; }
+  void BeginRound(RoundId id, const RoundPlan& plan);
+  void RoundMoved(RoundId id, std::vector<RoundSend> sends);
+  void FailRound(RoundId id, const absl::Status& status);
+  void MoveTo(Version version);
+  void Finished(const Decision& decision, uint64_t request, Hash128 hash);
+
+  const StageId stage_;
+  StageServer* const server_;
+  StateKeeper* const state_;
+  Compute* const compute_;
+  PeerLinks* const links_;
+
+  // Seals of the step: number -> request, answer
+  std::map<uint32_t, std::pair<uint64_t, std::optional<Sealed>>> seals_;
+  std::vector<SegmentSummary> sealed_;
+  std::map<RoundId, Round> rounds_;
+  Version applying_{0};
+  // Completions may come after this is gone: they hold a weak reference to this.
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace starling
+
+#endif  // STARLING_RUNTIME_PEER_STEP_END_H_
