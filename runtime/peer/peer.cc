@@ -109,6 +109,7 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   if (!config.ok()) return Exit(config.status(), std::string(config.status().message()));
   env_->Cancel(hello_);
   outbox_.CancelAll();
+  PeerLinks* const peer_links = this;  // private bases: make_unique cannot convert
   const bool same_stage = compute_ != nullptr && welcome.stage == stage_ && message.run == run_;
   config_ = *std::move(config);
   run_ = message.run;
@@ -124,7 +125,7 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
     auto compute = make_compute_(config_, stage_);
     if (!compute.ok()) return Exit(compute.status(), std::string(compute.status().message()));
     compute_ = *std::move(compute);
-    keeper_ = std::make_unique<StateKeeper>(stage_, env_, compute_.get(), this);
+    keeper_ = std::make_unique<StateKeeper>(stage_, env_, compute_.get(), peer_links);
   }
   StageServer::Options serve;
   serve.stage = stage_;
@@ -135,7 +136,8 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   step_end_.reset();
   server_ = std::make_unique<StageServer>(serve, compute_.get(), links);
   keeper_->GiveUpLoading();
-  step_end_ = std::make_unique<StepEnd>(stage_, server_.get(), keeper_.get(), compute_.get(), this);
+  step_end_ =
+      std::make_unique<StepEnd>(stage_, server_.get(), keeper_.get(), compute_.get(), peer_links);
   Wiring::Options wire;
   wire.seed = env_->Random();
   wiring_ = std::make_unique<Wiring>(wire);
