@@ -5,8 +5,14 @@
 //   for (const auto& suspect : detector.Overdue(env->Now())) Fence(suspect.incarnation,
 //   suspect.reason);
 //
+// The limit is each one's own: from its longest silence in each period of a heartbeat it learns how
+// regular that one is, and allows the median plus k deviations, within bounds. A short silence
+// between the many messages of a busy step teaches nothing: between them only heartbeats are
+// promised, so the least limit is a number of heartbeats.
+//
 // A loop that slept (the process was stopped, the machine swapped) must first read its sockets, and
-// Extend the deadlines by what it slept, before it asks for suspects: the silence was its own.
+// Extend the deadlines by what it slept, before it asks for suspects: the silence was its own. A
+// lost connection is no matter of time: whoever sees it need not ask here.
 //
 // Threads: one. Iteration is in the order of incarnations.
 #ifndef STARLING_RUNTIME_MEMBERSHIP_FAILURE_DETECTOR_H_
@@ -19,17 +25,23 @@
 
 #include "absl/time/time.h"
 #include "runtime/base/ids.h"
+#include "runtime/base/learned_duration.h"
 
 namespace starling {
 
 class FailureDetector {
  public:
   struct Options {
-    absl::Duration dead_after = absl::Seconds(20);  // of silence
+    absl::Duration dead_after = absl::Seconds(20);  // of silence, at most
+    absl::Duration heartbeat = absl::Seconds(1);    // the pause between heartbeats
+    int least_heartbeats = 4;  // missed, before anyone is suspected; unless dead_after is less
+    double deviations = 8;     // above the median
+    size_t enough = 8;         // heartbeats heard before what was learnt counts
   };
   struct Suspect {
     Incarnation incarnation;
-    std::string reason;  // "no heartbeat for 20.3 s (limit 20 s)"
+    // "silent for 6.4 s; usually heard every 1.2 s (limit 5.8 s: median 1.2 s + 8 deviations)"
+    std::string reason;
   };
 
   explicit FailureDetector(Options options) : options_(options) {}
@@ -41,21 +53,29 @@ class FailureDetector {
   // Stops watching (fenced, left). Ignores one it does not watch.
   void Forget(Incarnation incarnation);
 
-  // Everyone gets `duration` more before they are overdue.
+  // Everyone gets `duration` more before they are overdue, and learns nothing from it.
   void Extend(absl::Duration duration);
 
   // All who are overdue, again and again until heard or forgotten.
   std::vector<Suspect> Overdue(absl::Time now) const;
 
-  size_t watched() const { return heard_.size(); }
-
- private:
-  // How long `incarnation` may be silent. One limit for all; a limit learnt from each one's
-  // heartbeats belongs here.
+  // How long `incarnation` may be silent; the most allowed for one that is not watched.
   absl::Duration Limit(Incarnation incarnation) const;
 
+  size_t watched() const { return watched_.size(); }
+
+ private:
+  struct Watched {
+    absl::Time heard;                // moved forward by Extend
+    absl::Time period_began;         // as well
+    absl::Duration longest_silence;  // in this period
+    LearnedDuration silences;        // the longest one of each period
+  };
+
+  LimitBounds bounds() const;
+
   const Options options_;
-  std::map<Incarnation, absl::Time> heard_;  // moved forward by Extend
+  std::map<Incarnation, Watched> watched_;
 };
 
 }  // namespace starling

@@ -33,12 +33,14 @@ uint64_t Outbox::Send(const Endpoint& to, Incarnation to_incarnation, Message me
   pending.to = to;
   pending.to_incarnation = to_incarnation;
   pending.packet = EncodeMessage(message);
-  pending.pause = FirstPause(AnswerKey(to, message.body.index()));
+  pending.pause = FirstPause(AnswerKey(to, message.body.index()), ChannelOf(message));
   pending.message = std::move(message);
   pending.on_reply = std::move(on_reply);
   pending.first_sent = env_->Now();
   SendPacket(request, &pending);
   ArmTimer();
+  most_pending_ = std::max(most_pending_, pending_.size());
+  if (pending_.size() > options_.pending_bound) ++over_bound_;
   return request;
 }
 
@@ -69,10 +71,10 @@ void Outbox::CancelTo(Incarnation incarnation) {
   ArmTimer();
 }
 
-void Outbox::CancelIf(const std::function<bool(const Message& request)>& predicate) {
-  for (auto it = pending_.begin(); it != pending_.end();) {
-    it = predicate(it->second.message) ? Remove(it) : std::next(it);
-  }
+void Outbox::Cancel(uint64_t request) {
+  const auto it = pending_.find(request);
+  if (it == pending_.end()) return;
+  Remove(it);
   ArmTimer();
 }
 
@@ -82,11 +84,13 @@ void Outbox::CancelAll() {
   ArmTimer();
 }
 
-absl::Duration Outbox::FirstPause(const AnswerKey& key) const {
+absl::Duration Outbox::FirstPause(const AnswerKey& key, Channel channel) const {
   auto it = answer_times_.find(key);
   if (it == answer_times_.end()) return options_.first_retry;
   const absl::Duration expected = it->second.mean + 4 * it->second.deviation;
-  return std::max(options_.first_retry, std::min(options_.longest_retry, expected));
+  const absl::Duration least =
+      channel == Channel::kBulk ? options_.least_bulk_retry : options_.least_retry;
+  return std::max(least, std::min(options_.longest_retry, expected));
 }
 
 // A repeated request counts from its first send. That may be too long (the first one was lost) but

@@ -7,15 +7,18 @@
 //
 // A request is repeated, with doubling pauses, until a message names its number in `reply_to` or it
 // is cancelled. So it may arrive several times, or in another order than it was sent in: handlers
-// are idempotent (messages.h). An answer may rightly take long, there is work behind it: the first
-// pause adapts to how long this kind of request took to answer at this endpoint, as TCP's does (RFC
-// 6298: smoothed time plus four mean deviations), so that repeats are rare.
+// are idempotent (messages.h). The first pause adapts to how long this kind of request took to
+// answer at this endpoint, as TCP's does (RFC 6298: smoothed time plus four mean deviations): a
+// lost packet on a fast link is soon sent again, and an answer with work behind it may take its
+// time.
 //
 // The request is encoded once, when it is sent: what the envelope says of the sender (load, epoch)
 // is as of then in the repeats too. Pending requests share the bytes of their tensors; they are as
-// many as the caller has sent and not cancelled, so the caller bounds them.
+// many as the caller has sent and not cancelled, so the caller bounds them (invariant I5): the
+// outbox says how many there were at most, and how often there were more than stated. It refuses
+// none, since a protocol cannot go on without its requests.
 //
-// Threads: the reactor's only. Cost: O(log pending) for all but the cancelling calls, which are
+// Threads: the reactor's only. Cost: O(log pending) for all but CancelTo and CancelAll, which are
 // linear.
 #ifndef STARLING_RUNTIME_MEMBERSHIP_OUTBOX_H_
 #define STARLING_RUNTIME_MEMBERSHIP_OUTBOX_H_
@@ -39,9 +42,14 @@ namespace starling {
 class Outbox {
  public:
   struct Options {
-    absl::Duration first_retry = absl::Seconds(2);        // at least this before the first repeat
+    absl::Duration first_retry = absl::Seconds(2);  // before the first repeat, where none was asked
+    // Where answers are known to come fast, at least this before the first repeat. More for what
+    // travels on the bulk channel: a repeat is no small matter there.
+    absl::Duration least_retry = absl::Milliseconds(250);
+    absl::Duration least_bulk_retry = absl::Seconds(1);
     absl::Duration longest_retry = absl::Seconds(30);     // at most this between repeats
     absl::Duration full_retry = absl::Milliseconds(200);  // after the transport's queue was full
+    size_t pending_bound = 16384;  // requests that the owner should never have open at once
   };
   using OnReplyFn = std::function<void(const Message& reply)>;
 
@@ -68,13 +76,15 @@ class Outbox {
   // pending (answered already, cancelled, never sent): drop the message.
   bool OnReply(const Message& reply);
 
-  // Forgets requests; their on_reply is destroyed uncalled. `predicate` must not call the outbox.
+  // Forgets requests; their on_reply is destroyed uncalled. One that is not pending is ignored.
+  void Cancel(uint64_t request);
   void CancelTo(Incarnation incarnation);
-  void CancelIf(const std::function<bool(const Message& request)>& predicate);
   void CancelAll();
 
   size_t pending() const { return pending_.size(); }
-  uint64_t retries() const { return retries_; }  // repeats handed to the transport
+  size_t most_pending() const { return most_pending_; }  // ever at once
+  uint64_t over_bound() const { return over_bound_; }    // requests made beyond pending_bound
+  uint64_t retries() const { return retries_; }          // repeats handed to the transport
   uint64_t refused_sends() const {
     return refused_sends_;
   }  // first sends and repeats it did not take
@@ -98,7 +108,7 @@ class Outbox {
   using AnswerKey = std::pair<Endpoint, size_t>;  // the body's index in the variant
   using PendingMap = std::map<uint64_t, Pending>;
 
-  absl::Duration FirstPause(const AnswerKey& key) const;
+  absl::Duration FirstPause(const AnswerKey& key, Channel channel) const;
   void LearnAnswerTime(const AnswerKey& key, absl::Duration took);
   void SendPacket(uint64_t request, Pending* pending);
   PendingMap::iterator Remove(PendingMap::iterator it);
@@ -114,6 +124,8 @@ class Outbox {
   std::map<AnswerKey, AnswerTime> answer_times_;
   TimerId timer_ = kNoTimer;
   absl::Time timer_due_ = absl::InfiniteFuture();
+  size_t most_pending_ = 0;
+  uint64_t over_bound_ = 0;
   uint64_t retries_ = 0;
   uint64_t refused_sends_ = 0;
 };
