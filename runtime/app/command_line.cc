@@ -118,7 +118,11 @@ class CommandLine {
         ->required();
     command->add_option("--stage", stage_.stage, "A stage's number, or auto")
         ->capture_default_str();
-    command->add_option("--device", stage_.device, "cpu or cuda:N")->capture_default_str();
+    command
+        ->add_option("--device", stage_.device,
+                     "cpu, cuda:N, or emulated:DURATION: only takes so long per microbatch, for "
+                     "tests and benches")
+        ->capture_default_str();
     command->add_option("--threads", stage_.threads, "Default: half of the cores")
         ->check(CLI::Range(1, 4096));
     command->add_option("--listen", stage_.listen, "Where this replica is reached")

@@ -20,6 +20,7 @@
 #include "runtime/reactor/compute_thread.h"
 #include "runtime/reactor/event_loop.h"
 #include "runtime/reactor/zmq_transport.h"
+#include "stages/emulated_executor.h"
 #include "stages/optimizer.h"
 #include "stages/torch_executor.h"
 
@@ -60,9 +61,28 @@ int DefaultThreads() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);
 }
 
+std::unique_ptr<StageExecutor> MakeEmulated(const RunConfig& config, StageId stage,
+                                            absl::Duration time) {
+  EmulatedExecutor::Options options;
+  options.model = config.model;
+  options.layers = StageRanges(config)[Value(stage)];
+  options.stage = stage;
+  options.stages = config.stage_count();
+  options.microbatch = config.train.microbatch;
+  options.microbatch_time = time;
+  return std::make_unique<EmulatedExecutor>(options);
+}
+
 Peer::ComputeFactory MakeFactory(EventLoop* loop, const std::string& device, int threads) {
   return [loop, device, threads](const RunConfig& config,
                                  StageId stage) -> absl::StatusOr<std::unique_ptr<Compute>> {
+    absl::Duration time;
+    STARLING_ASSIGN_OR_RETURN(const bool emulated, IsEmulatedDevice(device, &time));
+    if (emulated) {
+      Log(absl::StrCat("stage ", Value(stage), ": emulated, ", absl::FormatDuration(time),
+                       " per microbatch"));
+      return std::make_unique<ThreadedCompute>(loop, MakeEmulated(config, stage, time));
+    }
     TorchExecutor::Options options;
     options.model = config.model;
     options.layers = StageRanges(config)[Value(stage)];
