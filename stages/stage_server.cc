@@ -141,6 +141,19 @@ Load StageServer::load() const {
   return load;
 }
 
+void StageServer::VisitBuffers(const BufferVisitor& visit) const {
+  uint32_t most = 0;
+  uint32_t open = 0;
+  Step step{0};
+  for (const auto& [work, held] : held_) {  // step by step
+    if (work.id.step != step) open = 0;
+    step = work.id.step;
+    if (held.phase != Phase::kDone) most = std::max(most, ++open);
+  }
+  visit("open microbatches of a step", most, options_.slots);
+  visit("microbatches kept", held_.size(), size_t{8} * options_.slots);
+}
+
 uint32_t StageServer::OpenCount() const {
   uint32_t open = 0;
   for (const auto& [work, held] : held_) {

@@ -21,6 +21,7 @@
 #include <tuple>
 #include <vector>
 
+#include "runtime/base/buffers.h"
 #include "runtime/env/compute.h"
 #include "runtime/wire/messages.h"
 
@@ -78,6 +79,7 @@ class StageServer {
 
   Version version() const { return version_; }
   Load load() const;
+  void VisitBuffers(const BufferVisitor& visit) const;
 
  private:
   enum class Phase : uint8_t {

@@ -20,12 +20,18 @@ namespace starling {
 namespace {
 
 constexpr char kTorchProgram[] = "starling-torch";
+constexpr char kSimProgram[] = "starling-sim";
 
 std::vector<char*> Pointers(std::vector<std::string>* texts) {
   std::vector<char*> pointers;
   for (std::string& text : *texts) pointers.push_back(text.data());
   pointers.push_back(nullptr);
   return pointers;
+}
+
+std::string Beside(const char* program) {
+  const std::string path = ProgramPath();
+  return path.substr(0, path.rfind('/') + 1) + program;
 }
 
 bool SameName(const std::string& a, const std::string& b) {
@@ -125,10 +131,9 @@ std::string ProgramPath() {
   return length > 0 ? std::string(path, static_cast<size_t>(length)) : "starling";
 }
 
-std::string TorchProgramPath() {
-  const std::string path = ProgramPath();
-  return path.substr(0, path.rfind('/') + 1) + kTorchProgram;
-}
+std::string TorchProgramPath() { return Beside(kTorchProgram); }
+
+std::string SimProgramPath() { return Beside(kSimProgram); }
 
 std::string HostName() {
   char name[256] = {};

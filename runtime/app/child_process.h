@@ -33,9 +33,10 @@ std::optional<uint64_t> StartTicks(pid_t pid);
 // "exit status 1", "killed by signal 9 (Killed)".
 std::string DescribeExit(int wait_status);
 
-// The folder of the running program, and the program with LibTorch in it.
+// The running program, and the programs beside it: with LibTorch, with the virtual world.
 std::string ProgramPath();
 std::string TorchProgramPath();
+std::string SimProgramPath();
 
 std::string HostName();
 

@@ -28,7 +28,8 @@ constexpr char kExamples[] =
     "  starling status runs/20260101-120000                   who serves what\n"
     "  starling resume runs/20260101-120000 --train.steps=400\n"
     "  starling generate runs/20260101-120000 --prompt \"class \"\n"
-    "  starling doctor                                        why does it not work?\n";
+    "  starling doctor                                        why does it not work?\n"
+    "  starling sim --seeds 1000                              the protocol under drawn faults\n";
 
 // What was asked for: a function that does it, and whether it needs LibTorch.
 struct Chosen {
@@ -69,6 +70,7 @@ class CommandLine {
     AddDoctor();
     AddConfig();
     AddCheckpoint();
+    AddSim();
   }
 
   CLI::App& app() { return app_; }
@@ -200,6 +202,16 @@ class CommandLine {
     verify->callback([this] { chosen_.run = [this] { return VerifyCheckpoints(path_); }; });
   }
 
+  // Its arguments are the other program's.
+  void AddSim() {
+    CLI::App* const command =
+        app_.add_subcommand("sim", "The swarm in a virtual world, with faults, from a seed");
+    command->allow_extras()->set_help_flag();
+    command->callback([this, command] {
+      chosen_.run = [arguments = command->remaining()] { return BecomeSim(arguments); };
+    });
+  }
+
   const TorchCommands* const torch_;
   CLI::App app_;
   Chosen chosen_;
@@ -248,7 +260,7 @@ int RunCommandLine(int argc, char** argv, const TorchCommands* torch) {
   if (!line.chosen().run) {
     const auto given = line.app().get_subcommands();
     return Fail(given.empty() ? "name a command: train, stage, resume, status, generate, doctor, "
-                                "config or checkpoint; see starling --help"
+                                "config, checkpoint or sim; see starling --help"
                               : absl::StrCat(given[0]->get_name(),
                                              " needs a command of its own: see "
                                              "starling ",

@@ -3,7 +3,8 @@
 //
 // Two programs are built from this folder: `starling` has no LibTorch, so that it starts at once;
 // `starling-torch`, beside it, has it, and `starling` becomes that program (exec) for the commands
-// that compute (TorchCommands). Both take the same arguments.
+// that compute (TorchCommands). Both take the same arguments. A third, `starling-sim` (tests/sim),
+// is what `starling sim` becomes.
 #ifndef STARLING_RUNTIME_APP_COMMANDS_H_
 #define STARLING_RUNTIME_APP_COMMANDS_H_
 
@@ -80,6 +81,9 @@ absl::Status PrintConfig(const ConfigArgs& args);
 absl::Status ValidateConfig(const ConfigArgs& args);
 absl::Status ListCheckpoints(const std::string& run_directory);
 absl::Status VerifyCheckpoints(const std::string& path);
+// Becomes the program with the virtual world (exec), which takes `arguments`; comes back only if
+// that cannot be. not found: it was not built.
+absl::Status BecomeSim(const std::vector<std::string>& arguments);
 
 // In the program with LibTorch only.
 absl::Status ServeStage(const StageArgs& args);

@@ -130,8 +130,7 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   StageServer::Options serve;
   serve.stage = stage_;
   serve.stage_count = config_.stage_count();
-  serve.slots = config_.swarm.slots > 0 ? static_cast<uint32_t>(config_.swarm.slots)
-                                        : 2 * config_.train.microbatches() + 64;
+  serve.slots = slots();
   StageLinks* const links = this;
   step_end_.reset();
   server_ = std::make_unique<StageServer>(serve, compute_.get(), links);
@@ -151,6 +150,11 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   env_->Cancel(heartbeat_);
   next_beat_ = env_->Now();
   BeatHeart();
+}
+
+uint32_t Peer::slots() const {
+  return config_.swarm.slots > 0 ? static_cast<uint32_t>(config_.swarm.slots)
+                                 : 2 * config_.train.microbatches() + 64;
 }
 
 void Peer::BeatHeart() {
@@ -422,6 +426,31 @@ void Peer::AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_repl
 
 void Peer::AskTrainer(MessageBody body) {
   outbox_.Send(options_.trainer, trainer_, Make(std::move(body)), [](const Message&) {});
+}
+
+// --- for checks
+// -----------------------------------------------------------------------------------
+
+Peer::Look Peer::Inspect() const {
+  Look look;
+  look.self = self_;
+  look.epoch = epoch_;
+  look.era = era_;
+  look.stage = stage_;
+  look.serving = state_ == State::kServing;
+  if (server_) look.version = server_->version();
+  if (keeper_) look.held = keeper_->held();
+  return look;
+}
+
+void Peer::VisitBuffers(const BufferVisitor& visit) const {
+  visit("messages of unknown senders", unknown_senders_.size(), kUnknownSenderBound);
+  if (!server_) return;
+  server_->VisitBuffers(visit);
+  step_end_->VisitBuffers(visit);
+  keeper_->VisitBuffers(visit);
+  // Of each microbatch at most an output, a gradient and a notice; of a round pieces and results.
+  visit("requests under way", outbox_.pending(), size_t{6} * slots() + 4096);
 }
 
 }  // namespace starling

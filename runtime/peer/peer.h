@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "router/wiring.h"
+#include "runtime/base/buffers.h"
 #include "runtime/base/event.h"
 #include "runtime/config/run_config.h"
 #include "runtime/env/compute.h"
@@ -67,6 +68,19 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   void OnPacket(Packet packet) override;
   void OnLinkLost(const Endpoint& peer) override;
 
+  // For checks: who it is to which trainer, and what it serves. Version 0 before it is admitted.
+  struct Look {
+    Incarnation self;
+    Epoch epoch{0};
+    Era era{0};
+    StageId stage{0};
+    Version version{0};
+    bool serving = false;
+    std::optional<StateName> held;
+  };
+  Look Inspect() const;
+  void VisitBuffers(const BufferVisitor& visit) const;
+
  private:
   enum class State : uint8_t { kConnecting, kAdmitted, kServing, kLeaving, kExited };
 
@@ -94,6 +108,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   void OnHelloReply(const Message& message);
   void OnWelcome(const Welcome& welcome, const Message& message);
   void BeatHeart();
+  uint32_t slots() const;
   void Exit(absl::Status status, const std::string& reason);
 
   // One per kind of message

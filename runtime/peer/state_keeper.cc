@@ -9,11 +9,17 @@ namespace starling {
 namespace {
 
 constexpr absl::Duration kFetchAgain = absl::Milliseconds(50);
+constexpr size_t kWaitingFetches = 1024;  // while a snapshot is made
 
 }  // namespace
 
 StateKeeper::StateKeeper(StageId stage, Env* env, Compute* compute, PeerLinks* links)
     : stage_(stage), env_(env), compute_(compute), links_(links) {}
+
+bool StateKeeper::Begins(uint64_t request) {
+  if (request == answered_request_) links_->ReplyToTrainer(request, answer_);
+  return request != load_request_ && request != answered_request_;
+}
 
 void StateKeeper::OnLoad(const LoadState& load, uint64_t request) {
   load_request_ = request;
@@ -87,7 +93,9 @@ void StateKeeper::AnswerLoaded(uint64_t request, absl::Status status, const Stat
     links_->Emit(Event("load_failed").With("reason", std::string(status.message())));
   }
   load_request_ = 0;
-  links_->ReplyToTrainer(request, Loaded{status.code(), std::string(status.message()), state});
+  answered_request_ = request;
+  answer_ = Loaded{status.code(), std::string(status.message()), state};
+  links_->ReplyToTrainer(request, answer_);
 }
 
 void StateKeeper::OnFetch(const Fetch& fetch, uint64_t request, Era era, Version version) {
@@ -107,6 +115,7 @@ void StateKeeper::OnFetch(const Fetch& fetch, uint64_t request, Era era, Version
   if (fetch.version < version) {
     return refuse(absl::StatusCode::kAborted, "this replica is past that version");
   }
+  if (waiting_fetches_.size() >= kWaitingFetches) return;  // it will be asked for again
   waiting_fetches_.emplace_back(fetch, request);
   if (snapshot_pending_) return;
   snapshot_pending_ = true;
@@ -131,6 +140,10 @@ void StateKeeper::OnFetch(const Fetch& fetch, uint64_t request, Era era, Version
 
 void StateKeeper::AnswerChunk(const Fetch& fetch, uint64_t request) {
   links_->ReplyAt(fetch.reply_address, request, CutChunk(fetch, snapshot_));
+}
+
+void StateKeeper::VisitBuffers(const BufferVisitor& visit) const {
+  visit("fetches that wait for a snapshot", waiting_fetches_.size(), kWaitingFetches);
 }
 
 void StateKeeper::OnVersion(Version version) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "checkpoint/transfer.h"
+#include "runtime/base/buffers.h"
 #include "runtime/env/compute.h"
 #include "runtime/env/env.h"
 #include "runtime/peer/peer_links.h"
@@ -27,9 +28,10 @@ class StateKeeper {
   // The last state whose hash is known; none before the first load and while loading.
   const std::optional<StateName>& held() const { return held_; }
 
-  // LoadState: fetches the state unless it is held, and answers `request`. Repeats are ignored.
+  // LoadState: fetches the state unless it is held, and answers `request`. A repeat is answered as
+  // before, once there is an answer: what was done since must not be undone.
   // True if it begins: whatever belonged to an earlier state is to be forgotten first.
-  bool Begins(uint64_t request) const { return request != load_request_; }
+  bool Begins(uint64_t request);
   void OnLoad(const LoadState& load, uint64_t request);
   // What was being loaded is of no use any more (a new admission).
   void GiveUpLoading();
@@ -41,6 +43,7 @@ class StateKeeper {
   void OnVersion(Version version);
   // ... and its update is done.
   void OnApplied(const StateName& state) { held_ = state; }
+  void VisitBuffers(const BufferVisitor& visit) const;
 
  private:
   void FetchState(const LoadState& load, uint64_t request);
@@ -56,6 +59,8 @@ class StateKeeper {
   std::optional<StateName> held_;
   std::unique_ptr<StateFetcher> fetcher_;
   uint64_t load_request_ = 0;  // of the LoadState being worked on
+  uint64_t answered_request_ = 0;
+  Loaded answer_;
 
   // State being donated
   Version snapshot_version_{0};

@@ -6,6 +6,13 @@
 #include "sync/plan.h"
 
 namespace starling {
+namespace {
+
+// Of one step: more than any number of members, parts and deaths needs.
+constexpr size_t kWaitingBound = 4096;
+constexpr size_t kRoundsBound = 256;
+
+}  // namespace
 
 StepEnd::StepEnd(StageId stage, StageServer* server, StateKeeper* state, Compute* compute,
                  PeerLinks* links)
@@ -200,6 +207,15 @@ void StepEnd::Finished(const Decision& decision, uint64_t request, Hash128 hash)
 
 void StepEnd::RetrySends() {
   for (auto& [id, round] : rounds_) RoundMoved(id, std::exchange(round.unsent, {}));
+}
+
+void StepEnd::VisitBuffers(const BufferVisitor& visit) const {
+  size_t waiting = 0;
+  for (const auto& [id, round] : rounds_) {
+    waiting += round.early_pieces.size() + round.early_results.size() + round.unsent.size();
+  }
+  visit("pieces and results that wait", waiting, kWaitingBound);
+  visit("rounds of a step", rounds_.size(), kRoundsBound);
 }
 
 void StepEnd::Forget() {

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/base/buffers.h"
 #include "runtime/env/compute.h"
 #include "runtime/peer/peer_links.h"
 #include "runtime/peer/state_keeper.h"
@@ -37,6 +38,7 @@ class StepEnd {
   void RetrySends();
   // The step under way is over for this replica: another state is being loaded.
   void Forget();
+  void VisitBuffers(const BufferVisitor& visit) const;
 
  private:
   struct Round {

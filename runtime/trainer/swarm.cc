@@ -89,6 +89,11 @@ void Swarm::Reply(const Endpoint& to, uint64_t request, MessageBody body) {
   outbox_.SendOnce(to, std::move(message)).IgnoreError();
 }
 
+// Of each replica what a step asks of it, and the microbatches in flight; joiners' loads.
+void Swarm::VisitBuffers(const BufferVisitor& visit) const {
+  visit("requests under way", outbox_.pending(), 64 * replicas_.size() + 4096);
+}
+
 Message Swarm::Make(MessageBody body) const {
   Message message;
   message.run = run_;

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/buffers.h"
 #include "runtime/env/env.h"
 #include "runtime/membership/outbox.h"
 #include "runtime/wire/messages.h"
@@ -61,6 +62,7 @@ class Swarm {
   void Reply(const Endpoint& to, uint64_t request, MessageBody body);
 
   Outbox& outbox() { return outbox_; }
+  void VisitBuffers(const BufferVisitor& visit) const;
 
  private:
   Message Make(MessageBody body) const;

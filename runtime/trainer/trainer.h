@@ -71,6 +71,7 @@ class Trainer : public TransportHandler {
 
   Version version() const { return version_; }
   const Swarm& swarm() const { return swarm_; }
+  void VisitBuffers(const BufferVisitor& visit) const { swarm_.VisitBuffers(visit); }
 
  private:
   enum class Phase : uint8_t { kGathering, kTraining, kEnding, kDone };

@@ -47,7 +47,9 @@ struct StateSeen {
   ReplicaName replica;
   bool loaded = false;   // else by an update
   uint32_t updates = 0;  // since version 0
-  Hash128 hash;
+  Hash128 hash;          // of everything, as the replica reports it
+  Hash128 tensors;       // of what does not depend on the order of additions
+  Hash128 gradient;      // of the sum that an update applied, as one run of bytes
   absl::Time when;
 };
 

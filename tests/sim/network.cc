@@ -51,12 +51,37 @@ void SimNetwork::SetFilter(std::function<PacketFate(const PacketInfo&)> filter) 
   filter_ = std::move(filter);
 }
 
-void SimNetwork::Partition(NodeId from, NodeId to) { partitions_[{from, to}] = true; }
+void SimNetwork::Partition(NodeId from, NodeId to, bool silent) {
+  partitions_[{from, to}] = silent;
+}
 
 void SimNetwork::Heal(NodeId from, NodeId to) { partitions_.erase({from, to}); }
 
+void SimNetwork::HealAll() {
+  partitions_.clear();
+  clogs_.clear();
+  jams_.clear();
+  options_.loss = 0;
+}
+
 void SimNetwork::Clog(NodeId from, NodeId to, absl::Duration duration) {
   clogs_[{from, to}] = scheduler_->Now() + duration;
+}
+
+void SimNetwork::Jam(NodeId from, NodeId to, absl::Duration duration) {
+  jams_[{from, to}] = scheduler_->Now() + duration;
+}
+
+bool SimNetwork::Jammed(NodeId from, const Link& link, const Endpoint& to) const {
+  if (jams_.empty()) return false;
+  NodeId target = kNobody;
+  if (link.connection) {
+    target = link.connection->to;
+  } else if (auto listener = listeners_.find(to.control); listener != listeners_.end()) {
+    target = listener->second->node_;
+  }
+  auto jam = jams_.find({from, target});
+  return jam != jams_.end() && jam->second > scheduler_->Now();
 }
 
 void SimNetwork::SetBandwidth(NodeId from, NodeId to, double bytes_per_second) {
@@ -82,7 +107,7 @@ absl::Status SimNetwork::Send(SimTransport* from, const Endpoint& to, Channel ch
   const size_t lane = static_cast<size_t>(channel);
   const size_t queued =
       link.waiting_count[lane] + (link.connection ? link.connection->on_the_way[lane] : 0);
-  if (queued >= options_.queue_packets) {
+  if (queued >= options_.queue_packets || Jammed(from->node_, link, to)) {
     ++counters_.refused;
     return absl::ResourceExhaustedError("queue to " + to.control + " is full");
   }
@@ -136,10 +161,12 @@ void SimNetwork::Transmit(SimTransport* from, const Endpoint& to, Link* link, Ch
   const std::shared_ptr<Connection>& connection = link->connection;
   const Pair pair{from->node_, connection->to};
   PacketFate fate;
+  if (tap_) tap_(PacketInfo{pair.first, pair.second, channel, packet});
   if (filter_) fate = filter_(PacketInfo{pair.first, pair.second, channel, packet});
   const bool target_alive = live_.count(connection->target) > 0;
   const bool blocked = Blocked(pair.first, pair.second);
-  if (blocked || (!target_alive && listeners_.count(to.control) > 0)) {
+  const bool noticed = blocked && !partitions_.at(pair);
+  if (noticed || (!target_alive && listeners_.count(to.control) > 0)) {
     BreakLater(from->node_, from->serial_, to, connection.get(),
                DrawBetween(options_.link_lost_min, options_.link_lost_max));
   }
@@ -161,8 +188,21 @@ void SimNetwork::Transmit(SimTransport* from, const Endpoint& to, Link* link, Ch
   absl::Time arrives = departs + DelayOf(pair.first, pair.second) + jitter + fate.extra_delay;
   auto clog = clogs_.find(pair);
   if (clog != clogs_.end()) arrives = std::max(arrives, clog->second);
+  // Drawn only where it can happen, so that other worlds keep their draws.
+  if (options_.duplicates > 0 && rng_.Chance(options_.duplicates)) {
+    ++counters_.duplicated;
+    Travel(link, channel, departs, arrives + options_.delay_max * (4 * rng_.Unit()), packet);
+  }
   arrives = std::max(arrives, link->last_arrival[lane]);
   link->last_arrival[lane] = arrives;
+  Travel(link, channel, departs, arrives, std::move(packet));
+}
+
+// In order, but for a second copy, which comes when it comes.
+void SimNetwork::Travel(Link* link, Channel channel, absl::Time departs, absl::Time arrives,
+                        Packet packet) {
+  const std::shared_ptr<Connection>& connection = link->connection;
+  const size_t lane = static_cast<size_t>(channel);
   ++connection->on_the_way[lane];
   scheduler_->At(arrives, connection->to, EventKind::kDelivery, "packet",
                  [this, connection, channel, departs, packet = std::move(packet)]() mutable {

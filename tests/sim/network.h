@@ -2,8 +2,10 @@
 //
 // A packet takes the pair's own delay plus a drawn jitter, plus its size over the link's bandwidth
 // where one is set (per channel: bulk queues behind bulk only). Packets of a channel between two
-// peers keep their order. Faults: drawn loss, directed partitions, clogs, processes that die with
-// or without a word, and a filter that sees each packet and may drop or delay it.
+// peers keep their order; the two channels, and different links, do not wait for each other.
+// Faults: drawn loss, duplicates (as after a reconnect that sends again what had arrived), directed
+// partitions that the sender notices or does not, clogs that hold packets or refuse them, processes
+// that die with or without a word, and a filter that sees each packet and may drop or delay it.
 //
 // A link is one process's connection to an address. It is made at the first Send and waits for a
 // listener as long as it takes. When the listener's process dies, those connected to it hear
@@ -34,6 +36,7 @@ struct NetworkOptions {
   absl::Duration delay_max = absl::Milliseconds(2);
   absl::Duration jitter = absl::Microseconds(500);  // added per packet, uniform in [0, jitter)
   double loss = 0;                                  // chance that a packet vanishes, whatever it is
+  double duplicates = 0;                            // chance that it arrives a second time, later
   double bandwidth = 0;         // bytes per second of each link and channel; 0: no limit
   size_t queue_packets = 4096;  // waiting or on their way, per link and channel; more is refused
   absl::Duration link_lost_min = absl::Milliseconds(1);  // from a death to OnLinkLost
@@ -45,8 +48,9 @@ struct NetworkOptions {
 struct NetworkCounters {
   uint64_t sent = 0;  // accepted by Send
   uint64_t delivered = 0;
-  uint64_t lost = 0;        // by drawn loss, partition, filter, or a death on the way
-  uint64_t refused = 0;     // queue full
+  uint64_t lost = 0;     // by drawn loss, partition, filter, or a death on the way
+  uint64_t refused = 0;  // queue full
+  uint64_t duplicated = 0;
   uint64_t links_lost = 0;  // OnLinkLost calls
   uint64_t bytes = 0;       // accepted by Send
 };
@@ -80,11 +84,18 @@ class SimNetwork {
 
   // What becomes of each packet that has a connection; empty: nothing special.
   void SetFilter(std::function<PacketFate(const PacketInfo&)> filter);
-  // From now on packets from one to the other vanish, and no link is made that way.
-  void Partition(NodeId from, NodeId to);
+  // Sees each packet that is handed to a connection; for traces.
+  void SetTap(std::function<void(const PacketInfo&)> tap) { tap_ = std::move(tap); }
+  // From now on packets from one to the other vanish, and no link is made that way. The sender
+  // hears soon that its link is lost, unless `silent`: then it hears nothing.
+  void Partition(NodeId from, NodeId to, bool silent = false);
   void Heal(NodeId from, NodeId to);
+  // No partition, clog, jam or loss any more.
+  void HealAll();
   // Packets from one to the other are held for `duration`, then arrive in order.
   void Clog(NodeId from, NodeId to, absl::Duration duration);
+  // Send from one to the other answers resource exhausted for `duration`: the queue stays full.
+  void Jam(NodeId from, NodeId to, absl::Duration duration);
   // 0: no limit.
   void SetBandwidth(NodeId from, NodeId to, double bytes_per_second);
   void SetLoss(double loss) { options_.loss = loss; }
@@ -130,6 +141,9 @@ class SimNetwork {
   void Break(uint64_t from_serial, const Endpoint& to);
   absl::Duration DrawBetween(absl::Duration low, absl::Duration high);
   absl::Duration DelayOf(NodeId from, NodeId to) const;
+  bool Jammed(NodeId from, const Link& link, const Endpoint& to) const;
+  // Puts one copy on its way.
+  void Travel(Link* link, Channel channel, absl::Time departs, absl::Time arrives, Packet packet);
   bool Blocked(NodeId from, NodeId to) const { return partitions_.count({from, to}) > 0; }
 
   Scheduler* const scheduler_;
@@ -141,10 +155,12 @@ class SimNetwork {
   std::map<uint64_t, SimTransport*> live_;          // by serial
   std::map<std::string, SimTransport*> listeners_;  // by control address
   std::map<LinkKey, Link> links_;
-  std::map<Pair, bool> partitions_;
+  std::map<Pair, bool> partitions_;  // silent?
   std::map<Pair, absl::Time> clogs_;
+  std::map<Pair, absl::Time> jams_;
   std::map<Pair, double> bandwidths_;
   std::function<PacketFate(const PacketInfo&)> filter_;
+  std::function<void(const PacketInfo&)> tap_;
   NetworkCounters counters_;
 };
 

@@ -112,7 +112,7 @@ bool Scheduler::stalled(NodeId node) const {
 }
 
 void Scheduler::SetObservers(std::function<void(const EventInfo&)> before,
-                             std::function<void()> after) {
+                             std::function<void(NodeId)> after) {
   before_ = std::move(before);
   after_ = std::move(after);
 }
@@ -150,7 +150,7 @@ void Scheduler::RunEvent(uint64_t id) {
   event.callback();
   event.callback = nullptr;  // what it held is let go as part of the event
   running_ = kNobody;
-  if (after_) after_();
+  if (after_) after_(event.node);
 }
 
 RunEnd Scheduler::Run(const RunLimits& limits) {

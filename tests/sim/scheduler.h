@@ -71,8 +71,10 @@ class Scheduler {
   uint64_t events_run() const { return events_run_; }
   size_t pending() const { return events_.size(); }
 
-  // `before` sees each event just before it runs, `after` is called when it has.
-  void SetObservers(std::function<void(const EventInfo&)> before, std::function<void()> after);
+  // `before` sees each event just before it runs, `after` is called when it has, with
+  // its owner.
+  void SetObservers(std::function<void(const EventInfo&)> before,
+                    std::function<void(NodeId)> after);
 
   RunEnd Run(const RunLimits& limits);
 
@@ -109,7 +111,7 @@ class Scheduler {
   std::unordered_map<uint64_t, Event> events_;  // its order steers nothing
   std::unordered_map<uint32_t, int64_t> stalled_until_;
   std::function<void(const EventInfo&)> before_;
-  std::function<void()> after_;
+  std::function<void(NodeId)> after_;
 };
 
 }  // namespace starling::sim

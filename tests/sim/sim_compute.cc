@@ -20,11 +20,12 @@ void SetTook(absl::StatusOr<T>* output, absl::Duration took) {}
 }  // namespace
 
 SimCompute::SimCompute(Scheduler* scheduler, NodeId node, std::unique_ptr<StageExecutor> executor,
-                       SimSpeed speed, uint64_t seed)
+                       SimSpeed speed, uint64_t seed, const ComputeFaults* faults)
     : scheduler_(scheduler),
       node_(node),
       executor_(std::move(executor)),
       speed_(speed),
+      faults_(faults),
       rng_(seed),
       answers_(std::make_shared<std::deque<std::function<void()>>>()) {}
 
@@ -56,7 +57,8 @@ void SimCompute::Push(Operation operation) {
 }
 
 absl::Duration SimCompute::Draw(absl::Duration cost) {
-  return cost * (speed_.slowness * (1 + speed_.jitter * (2 * rng_.Unit() - 1)));
+  return cost * (speed_.slowness * (faults_ == nullptr ? 1.0 : faults_->slowdown) *
+                 (1 + speed_.jitter * (2 * rng_.Unit() - 1)));
 }
 
 void SimCompute::StartNext() {

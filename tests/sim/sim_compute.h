@@ -15,6 +15,7 @@
 #include "runtime/env/compute.h"
 #include "stages/executor.h"
 #include "tests/sim/scheduler.h"
+#include "tests/sim/sim_executor.h"
 
 namespace starling::sim {
 
@@ -33,9 +34,9 @@ struct SimSpeed {
 
 class SimCompute : public Compute {
  public:
-  // The scheduler outlives it; the executor is usually a SimExecutor.
+  // The scheduler outlives it; the executor is usually a SimExecutor. `faults` may be null.
   SimCompute(Scheduler* scheduler, NodeId node, std::unique_ptr<StageExecutor> executor,
-             SimSpeed speed, uint64_t seed);
+             SimSpeed speed, uint64_t seed, const ComputeFaults* faults = nullptr);
   ~SimCompute() override;
 
   int64_t size() const override { return executor_->size(); }
@@ -75,6 +76,7 @@ class SimCompute : public Compute {
   const NodeId node_;
   const std::unique_ptr<StageExecutor> executor_;
   const SimSpeed speed_;
+  const ComputeFaults* const faults_;
   Rng rng_;
   std::deque<Operation> queue_;  // the front one runs
   absl::Duration front_took_;

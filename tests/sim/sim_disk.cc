@@ -36,9 +36,7 @@ class SimWritableFile : public WritableFile {
   absl::Status Append(const void* data, size_t size) override {
     STARLING_RETURN_IF_ERROR(Alive());
     STARLING_RETURN_IF_ERROR(disk_->Changing());
-    const uint64_t used = disk_->used_bytes();
-    const uint64_t room = disk_->budget_bytes_ > used ? disk_->budget_bytes_ - used : 0;
-    const size_t fits = static_cast<size_t>(std::min<uint64_t>(room, size));
+    const size_t fits = static_cast<size_t>(std::min<uint64_t>(disk_->RoomAt(path_), size));
     file_->bytes.append(static_cast<const char*>(data), fits);
     if (fits == size) return absl::OkStatus();
     return absl::ResourceExhaustedError(path_ + ": no space left on device");
@@ -238,6 +236,20 @@ std::shared_ptr<SimDisk::Node> SimDisk::AfterCrash(const Node& node, Rng* torn) 
   }
   kept->entries = kept->durable_entries;
   return kept;
+}
+
+uint64_t SimDisk::RoomAt(const std::string& path) const {
+  const bool limited = budget_bytes_ != std::numeric_limits<uint64_t>::max() &&
+                       path.compare(0, budget_folder_.size(), budget_folder_) == 0;
+  if (!limited) return std::numeric_limits<uint64_t>::max();
+  const uint64_t used = used_bytes();
+  return budget_bytes_ > used ? budget_bytes_ - used : 0;
+}
+
+std::unique_ptr<SimDisk> SimDisk::AsAfterPowerCut() const {
+  auto copy = std::make_unique<SimDisk>();
+  copy->root_ = AfterCrash(*root_, nullptr);
+  return copy;
 }
 
 void SimDisk::Crash(Rng* torn) {

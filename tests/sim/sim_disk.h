@@ -48,8 +48,15 @@ class SimDisk : public Disk {
   void Crash(Rng* torn = nullptr);
   // A process died, the machine did not: everything written stays, handles die.
   void CloseHandles() { ++handles_; }
-  // Bytes of all files together; more is resource exhausted.
-  void SetBudget(uint64_t bytes) { budget_bytes_ = bytes; }
+  // What would be left if the power failed now.
+  std::unique_ptr<SimDisk> AsAfterPowerCut() const;
+  // Bytes of all files together; more is resource exhausted. With a folder ("run/checkpoints") only
+  // what is written there is refused.
+  void SetBudget(uint64_t bytes, std::string folder = "") {
+    budget_bytes_ = bytes;
+    budget_folder_ = std::move(folder);
+  }
+  void LiftBudget() { budget_bytes_ = std::numeric_limits<uint64_t>::max(); }
   // After `changes` more changes every call fails with internal, until Crash.
   void CutPowerAfter(uint64_t changes) { changes_left_ = changes; }
   uint64_t used_bytes() const { return UsedBy(*root_); }
@@ -74,11 +81,13 @@ class SimDisk : public Disk {
   absl::StatusOr<std::unique_ptr<WritableFile>> Open(const std::string& path, bool truncate);
   absl::Status Changing();  // counts a change; internal when the power is cut
   absl::Status Powered() const;
+  uint64_t RoomAt(const std::string& path) const;
   static uint64_t UsedBy(const Node& node);
   static std::shared_ptr<Node> AfterCrash(const Node& node, Rng* torn);
 
   std::shared_ptr<Node> root_;
   uint64_t budget_bytes_ = std::numeric_limits<uint64_t>::max();
+  std::string budget_folder_;
   uint64_t changes_left_ = std::numeric_limits<uint64_t>::max();
   uint64_t handles_ = 0;  // generation: handles of an earlier one are dead
 };

@@ -33,6 +33,13 @@ absl::Status SimExecutor::Failure(const char* operation, const WorkId& work) con
   return faults_->fail(operation, stage_.stage, work);
 }
 
+void SimExecutor::Tell(const char* what, const WorkId& work, const std::string& detail) const {
+  TraceLine line{what, Value(work.id.step), work.id.index, "attempt="};
+  line.detail += starling::ToString(work.attempt);
+  if (!detail.empty()) line.detail += " " + detail;
+  trace_->Line(trace_->NameOf(name_.node), line);
+}
+
 void SimExecutor::CheckHasState(const char* operation) const {
   STARLING_CHECK_MSG(!state_.empty(),
                      std::string(operation) + " without a state: " + ToString(name_));
@@ -91,6 +98,7 @@ absl::StatusOr<ForwardOutput> SimExecutor::Forward(const ForwardInput& input) {
     output.output = EncodeSignal(signal, kept.shape);
   }
   if (input.work.id.kind == WorkKind::kTrain) kept_[input.work] = std::move(kept);
+  Tell(input.work.id.kind == WorkKind::kTrain ? "forward" : "evaluated", input.work, "");
   return output;
 }
 
@@ -161,12 +169,13 @@ absl::Status SimExecutor::AddTo(SegmentId segment, const WorkId& work, const Kep
   const int times = mistake == Mistake::kNone ? 1 : mistake == Mistake::kCountNever ? 0 : 2;
   journal_->Record(Addition{name_, loads_, step, segment, work.id.index, work.attempt, times,
                             digest, clock_->Now()});
+  Tell("added", work, "segment=" + std::to_string(Value(segment)));
   return absl::OkStatus();
 }
 
 void SimExecutor::Plant(Mistake mistake, const SegmentKey& key, const WorkId& work,
                         uint64_t digest) {
-  trace_->Line("fault", "planted mistake at " + Describe(work));
+  Tell("mistake_planted", work, "");
   auto& corrections = mistake == Mistake::kCountAgainAfterSeal ? after_seal_ : corrections_;
   Correction& correction = corrections[key];
   correction.sum.resize(static_cast<size_t>(size()), 0.0f);
@@ -180,6 +189,9 @@ void SimExecutor::Drop(WorkId work) { kept_.erase(work); }
 
 std::vector<SegmentSummary> SimExecutor::Seal(Step step) {
   std::vector<SegmentSummary> summaries = book_.Seal(step);
+  TraceLine line{"sealed", Value(step), {}, "segments="};
+  line.detail += std::to_string(summaries.size());
+  trace_->Line(trace_->NameOf(name_.node), line);
   for (SegmentSummary& summary : summaries) {
     auto correction = corrections_.find({step, summary.id});
     if (correction != corrections_.end()) summary.lane += correction->second.lane;
@@ -241,7 +253,7 @@ absl::StatusOr<Hash128> SimExecutor::Apply(const UpdateScalars& scalars,
                          scalars.beta2,          scalars.one_minus_beta2, scalars.step_size,
                          scalars.inv_sqrt_bias2, scalars.epsilon,         scalars.decay};
   UpdateState(stage_.layout, HashBytes(words, sizeof(words)).low, sum.data(), state_.data());
-  StateChanged(/*loaded=*/false);
+  StateChanged(/*loaded=*/false, HashBytes(sum.data(), sum.size() * sizeof(float)));
   return state_hash_;
 }
 
@@ -264,15 +276,19 @@ absl::StatusOr<Hash128> SimExecutor::Load(const Blob& state) {
   corrections_.clear();
   after_seal_.clear();
   ++loads_;
-  StateChanged(/*loaded=*/true);
+  StateChanged(/*loaded=*/true, Hash128());
   return state_hash_;
 }
 
-void SimExecutor::StateChanged(bool loaded) {
+void SimExecutor::StateChanged(bool loaded, Hash128 gradient) {
   parameters_digest_ = DigestOfParameters(state_.data(), stage_.layout);
   state_hash_ = HashBytes(state_.data(), state_.size() * sizeof(float));
-  journal_->Record(StateSeen{name_, loaded, UpdatesOf(state_.data(), stage_.layout), state_hash_,
-                             clock_->Now()});
+  const uint32_t updates = UpdatesOf(state_.data(), stage_.layout);
+  journal_->Record(StateSeen{name_, loaded, updates, state_hash_,
+                             HashOfTensors(state_.data(), stage_.layout), gradient, clock_->Now()});
+  TraceLine line{loaded ? "loaded" : "applied", updates, {}, "hash="};
+  line.detail += ToHex(state_hash_).substr(0, 8);
+  trace_->Line(trace_->NameOf(name_.node), line);
 }
 
 }  // namespace starling::sim

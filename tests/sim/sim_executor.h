@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <map>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -25,8 +26,9 @@ namespace starling::sim {
 
 enum class Mistake : uint8_t { kNone, kCountTwice, kCountNever, kCountAgainAfterSeal };
 
-// What to do wrong on one node. Both may be empty.
+// What to do wrong on one node. The functions may be empty.
 struct ComputeFaults {
+  double slowdown = 1;  // multiplies what operations cost from now on
   std::function<Mistake(StageId, const WorkId&)> mistake;  // asked at each addition
   // Asked before each operation ("forward", "backward", ...): an error is its answer, and spoils
   // the segment of a backward.
@@ -76,7 +78,8 @@ class SimExecutor : public StageExecutor {
                              uint64_t* incoming);
   absl::Status AddTo(SegmentId segment, const WorkId& work, const Kept& kept, uint64_t digest);
   void Plant(Mistake mistake, const SegmentKey& key, const WorkId& work, uint64_t digest);
-  void StateChanged(bool loaded);
+  void StateChanged(bool loaded, Hash128 gradient);
+  void Tell(const char* what, const WorkId& work, const std::string& detail) const;
   void CheckHasState(const char* operation) const;
   std::string Describe(const WorkId& work) const;
 

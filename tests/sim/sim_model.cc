@@ -1,6 +1,7 @@
 #include "tests/sim/sim_model.h"
 
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "runtime/base/check.h"
@@ -129,6 +130,26 @@ uint64_t BackwardDigest(StageId stage, uint64_t forward_digest, uint64_t incomin
   return MixAll(0x6261636bULL, Value(stage), forward_digest, incoming);
 }
 
+namespace {
+
+// The elements that belong to no tensor: the ends of the runs that alignment rounds up.
+template <typename Visit>
+void ForEachGap(const StageLayout& layout, Visit visit) {
+  for (size_t t = 0; t < layout.tensors.size(); ++t) {
+    const int64_t end = t + 1 < layout.tensors.size() ? layout.tensors[t + 1].offset : layout.size;
+    for (int64_t i = layout.tensors[t].offset + layout.tensors[t].count; i < end; ++i) visit(i);
+  }
+}
+
+// A number with all bits of its mantissa in use: its sums depend on the order of addition. Its
+// square is lost beside 1 in double precision.
+float Tiny(uint64_t bits) {
+  const float mantissa = 1 + static_cast<float>(bits & 0x7fffff) / 0x800000;
+  return (bits & 0x800000) != 0 ? -std::ldexp(mantissa, -31) : std::ldexp(mantissa, -31);
+}
+
+}  // namespace
+
 void AddGradient(const StageLayout& layout, uint64_t backward_digest, int factor, float* sum) {
   for (const TensorSpec& tensor : layout.tensors) {
     uint64_t bits = 0;
@@ -138,6 +159,9 @@ void AddGradient(const StageLayout& layout, uint64_t backward_digest, int factor
       sum[tensor.offset + i] += static_cast<float>(factor * value);
     }
   }
+  ForEachGap(layout, [&](int64_t i) {
+    sum[i] += static_cast<float>(factor) * Tiny(MixAll(backward_digest, 0x676170ULL, i));
+  });
 }
 
 void UpdateState(const StageLayout& layout, uint64_t scalars_digest, const float* gradient,
@@ -152,6 +176,22 @@ void UpdateState(const StageLayout& layout, uint64_t scalars_digest, const float
       second[i] = Wrap(second[i] + 1.0);
     }
   }
+  ForEachGap(layout, [&](int64_t i) {
+    uint32_t bits = 0;
+    std::memcpy(&bits, &gradient[i], sizeof(bits));
+    first[i] = Wrap(static_cast<double>(MixAll(bits, static_cast<uint64_t>(first[i])) & 0xfffff));
+  });
+}
+
+Hash128 HashOfTensors(const float* state, const StageLayout& layout) {
+  Hasher128 hasher;
+  for (int64_t plane = 0; plane < kStatePlanes; ++plane) {
+    for (const TensorSpec& tensor : layout.tensors) {
+      hasher.Update(state + plane * layout.size + tensor.offset,
+                    static_cast<size_t>(tensor.count) * sizeof(float));
+    }
+  }
+  return hasher.Finish();
 }
 
 uint32_t UpdatesOf(const float* state, const StageLayout& layout) {

@@ -5,6 +5,12 @@
 // small integer drawn from that digest, and losses are integers too, so every sum is exact whatever
 // its order, and a run's losses and parameters are a pure function of the text and of version 0:
 // they show whether anything was counted twice, never, on a wrong version or with a wrong input.
+//
+// The elements between tensors, which alignment leaves and real layouts keep zero, hold the
+// opposite: gradients far below 1 with all bits of their mantissa in use, so that their sums depend
+// on the order of addition. They do not reach the tensors or the norms; they go into the bits of a
+// round's result and, through an update, into the hash of the state. So a sum in another order than
+// the plan's, or the result of another round, shows.
 #ifndef STARLING_TESTS_SIM_SIM_MODEL_H_
 #define STARLING_TESTS_SIM_SIM_MODEL_H_
 
@@ -14,6 +20,7 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/base/blob.h"
+#include "runtime/base/hash.h"
 #include "runtime/base/ids.h"
 #include "runtime/base/layout.h"
 
@@ -54,13 +61,15 @@ uint64_t LossDigest(uint64_t output_digest, uint64_t targets);
 double LossSum(uint64_t loss_digest, int64_t tokens);  // an integer
 uint64_t BackwardDigest(StageId stage, uint64_t forward_digest, uint64_t incoming);
 
-// sum[e] += factor * gradient, over the layout's tensors; gaps stay as they are.
+// sum[e] += factor * gradient.
 void AddGradient(const StageLayout& layout, uint64_t backward_digest, int factor, float* sum);
 
 // One update of state f32 [kStatePlanes * size] with a summed gradient f32 [size]. The first plane
 // takes the gradient, the second also a digest of the update's scalars, the third counts updates.
 void UpdateState(const StageLayout& layout, uint64_t scalars_digest, const float* gradient,
                  float* state);
+// Of what does not depend on the order of additions.
+Hash128 HashOfTensors(const float* state, const StageLayout& layout);
 uint32_t UpdatesOf(const float* state, const StageLayout& layout);
 
 // f32 [kStatePlanes * size] with small integers as parameters.

@@ -1,8 +1,11 @@
 #include "tests/sim/swarm_checkers.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "checkpoint/checkpoint_store.h"
+#include "checkpoint/manifest.h"
 #include "runtime/base/lane.h"
 
 namespace starling::sim {
@@ -20,7 +23,11 @@ void SwarmCheckers::OnAdmitted(const std::string& incarnation, NodeId node, uint
 
 void SwarmCheckers::OnEvent(const Event& event) {
   ++events_[event.name];
-  if (event.name != "state_hash") world_->trace().Line("trainer", ToString(event));
+  if (event.name != "state_hash") world_->trace().Line("trainer", event);
+  if (event.name != "checkpoint_saved") return;
+  for (const auto& [key, value] : event.fields) {
+    if (key == "path") CheckCheckpoint(std::get<std::string>(value));
+  }
 }
 
 uint64_t SwarmCheckers::count(const std::string& event) const {
@@ -29,20 +36,24 @@ uint64_t SwarmCheckers::count(const std::string& event) const {
 }
 
 void SwarmCheckers::OnStep(const StepReport& report) {
-  world_->trace().Line("trainer", absl::StrCat("step ", Value(report.step), " decided, retries ",
-                                               report.retries, ", replayed ", report.replayed));
+  world_->trace().Line("trainer", Event("decided")
+                                      .With("step", Value(report.step))
+                                      .With("retries", report.retries)
+                                      .With("replayed", report.replayed));
   steps_.push_back(report);
 }
 
 void SwarmCheckers::OnEvaluation(Version version, double loss) {
-  world_->trace().Line("trainer", absl::StrCat("evaluated version ", Value(version), ": ", loss));
+  world_->trace().Line("trainer",
+                       Event("evaluation").With("step", Value(version)).With("loss", loss));
 }
 
 void SwarmCheckers::OnFinished(const absl::Status& status, const std::string& summary) {
   finished_ = true;
   status_ = status;
-  world_->trace().Line("trainer", absl::StrCat("finished: ", status.ToString(), ": ", summary));
-  if (!status.ok()) Violation(absl::StrCat("the run failed: ", status.ToString()));
+  world_->trace().Line(
+      "trainer", Event("finished").With("status", status.ToString()).With("summary", summary));
+  if (!ended_well()) Violation(absl::StrCat("the run failed: ", status.ToString()));
 }
 
 const SwarmCheckers::Expected& SwarmCheckers::At(Step step) {
@@ -63,8 +74,13 @@ const SwarmCheckers::Expected& SwarmCheckers::At(Step step) {
 void SwarmCheckers::OnDecision(const Decision& decision) {
   CheckMembership(decision);
   if (Value(decision.step) == 0) return;
+  Version& newest = decided_[decision.era];
+  newest = std::max(newest, VersionAfter(decision.step));
   CheckNumbers(decision);
   CheckAdditions(decision);
+  for (const GroupOutcome& group : decision.groups) {
+    sums_[{group.round.group, decision.step}].insert(SumOf(decision, group));
+  }
   world_->journal().ForgetThrough(Step{Value(decision.step) < 3 ? 0 : Value(decision.step) - 3});
 }
 
@@ -138,16 +154,149 @@ void SwarmCheckers::CheckAdditions(const Decision& decision) {
   }
 }
 
+Hash128 SwarmCheckers::SumOf(const Decision& decision, const GroupOutcome& group) const {
+  const StageLayout& layout = stages_[group.round.group].layout;
+  const std::vector<Addition> additions =
+      world_->journal().Of(decision.step, StageId{group.round.group});
+  const auto add = [](const std::vector<float>& from, std::vector<float>* to) {
+    for (size_t i = 0; i < from.size(); ++i) (*to)[i] += from[i];
+  };
+  const std::vector<float> zero(static_cast<size_t>(layout.size), 0.0f);
+  std::vector<float> total = zero;
+  for (const RoundMemberPlan& member : group.members) {
+    const auto who = admitted_.find(ToString(member.incarnation));
+    if (who == admitted_.end()) continue;
+    std::vector<float> own = zero;
+    for (const SegmentRef& ref : member.segments) {
+      std::vector<float> segment = zero;
+      for (const Addition& addition : additions) {
+        const ReplicaName& name = addition.replica;
+        if (name.node != who->second.first || name.life != who->second.second) continue;
+        if (addition.segment == ref.id) AddGradient(layout, addition.digest, 1, segment.data());
+      }
+      add(segment, &own);
+    }
+    add(own, &total);
+  }
+  return HashBytes(total.data(), total.size() * sizeof(float));
+}
+
+void SwarmCheckers::CheckState(const StateSeen& seen) {
+  const auto key = std::make_pair(Value(seen.replica.stage), seen.updates);
+  const auto [entry, first] = hashes_.emplace(key, seen.tensors);
+  if (!first && entry->second != seen.tensors) {
+    Violation(absl::StrCat("I2: stage ", key.first, " after ", key.second, " updates is ",
+                           ToHex(seen.tensors), " at ", sim::ToString(seen.replica), ", was ",
+                           ToHex(entry->second)));
+  }
+  if (seen.loaded) return;
+  const auto sums = sums_.find({key.first, Step{seen.updates}});
+  if (sums == sums_.end()) {
+    Violation(absl::StrCat("I1: ", sim::ToString(seen.replica), " applied step ", seen.updates,
+                           ", which nobody has decided"));
+  } else if (sums->second.count(seen.gradient) == 0) {
+    Violation(absl::StrCat("I1: ", sim::ToString(seen.replica), " applied another sum to step ",
+                           seen.updates, " than the decided one"));
+  }
+}
+
 void SwarmCheckers::CheckStates() {
   const std::vector<StateSeen>& states = world_->journal().states();
-  for (; states_checked_ < states.size(); ++states_checked_) {
-    const StateSeen& seen = states[states_checked_];
-    const auto key = std::make_pair(Value(seen.replica.stage), seen.updates);
-    const auto [entry, first] = hashes_.emplace(key, seen.hash);
-    if (!first && entry->second != seen.hash) {
-      Violation(absl::StrCat("I2: stage ", key.first, " after ", key.second, " updates is ",
-                             ToHex(seen.hash), " at ", sim::ToString(seen.replica), ", was ",
-                             ToHex(entry->second)));
+  for (; states_checked_ < states.size(); ++states_checked_) CheckState(states[states_checked_]);
+}
+
+void SwarmCheckers::CheckBuffer(const std::string& who, const char* name, size_t used,
+                                size_t bound) {
+  if (used <= bound) return;
+  Violation(absl::StrCat("I5: ", who, " holds ", used, " ", name, ", its bound is ", bound));
+}
+
+void SwarmCheckers::CheckPeer(NodeId node, uint32_t life, const Peer& peer) {
+  const std::string& who = world_->name(node);
+  peer.VisitBuffers(
+      [&](const char* name, size_t used, size_t bound) { CheckBuffer(who, name, used, bound); });
+  Peer::Look now = peer.Inspect();
+  PeerBefore& before = before_[node];
+  if (before.life != life) before = {life, Peer::Look()};
+  const Peer::Look& was = before.look;
+  if (now.epoch < was.epoch) Violation(absl::StrCat("I3: the epoch of ", who, " went back"));
+  if (now.self < was.self) {
+    Violation(absl::StrCat("I3: ", who, " was ", ToString(was.self), ", is ", ToString(now.self)));
+  }
+  if (now.self == was.self && std::tie(now.era, now.version) < std::tie(was.era, was.version)) {
+    Violation(absl::StrCat("I3: ", who, " went from version ", Value(was.version), " of era ",
+                           Value(was.era), " to version ", Value(now.version), " of era ",
+                           Value(now.era)));
+  }
+  if (now.version > was.version && now.version > decided_[now.era]) {
+    Violation(absl::StrCat("I3: ", who, " is at version ", Value(now.version), " of era ",
+                           Value(now.era), ", which is not decided"));
+  }
+  if (now.held) {
+    const auto key = std::make_tuple(now.stage, now.held->era, now.held->version);
+    const auto [entry, first] = names_.emplace(key, now.held->hash);
+    if (!first && entry->second != now.held->hash) {
+      Violation(absl::StrCat("I2: ", who, " holds stage ", Value(now.stage), " at version ",
+                             Value(now.held->version), " of era ", Value(now.held->era), " as ",
+                             ToHex(now.held->hash), ", it was ", ToHex(entry->second)));
+      entry->second = now.held->hash;
+    }
+  }
+  before.look = std::move(now);
+}
+
+Peer::Look SwarmCheckers::LookOf(NodeId node) const {
+  const auto found = before_.find(node);
+  return found == before_.end() ? Peer::Look() : found->second.look;
+}
+
+void SwarmCheckers::CheckTrainer(const Trainer& trainer) {
+  trainer.VisitBuffers([&](const char* name, size_t used, size_t bound) {
+    CheckBuffer("trainer", name, used, bound);
+  });
+  const Swarm& swarm = trainer.swarm();
+  const auto now = std::make_tuple(swarm.epoch(), swarm.era(), trainer.version());
+  if (now == trainer_before_) return;
+  const auto& [epoch, era, version] = trainer_before_;
+  if (swarm.epoch() < epoch || swarm.era() < era) {
+    Violation("I3: the trainer's epoch or era went back");
+  }
+  if (swarm.epoch() == epoch && swarm.era() == era &&
+      Value(trainer.version()) != Value(version) + 1) {
+    Violation(absl::StrCat("I3: the trainer went from version ", Value(version), " to ",
+                           Value(trainer.version())));
+  }
+  Version& newest = decided_[swarm.era()];
+  newest = std::max(newest, trainer.version());
+  trainer_before_ = now;
+}
+
+void SwarmCheckers::CheckCheckpoint(const std::string& path) {
+  if (disk_ == nullptr) return;
+  const std::unique_ptr<SimDisk> left = disk_->AsAfterPowerCut();
+  const auto list = CheckpointStore(path.substr(0, path.rfind('/'))).List(*left);
+  CheckpointInfo info;
+  for (size_t i = 0; list.ok() && i < list->size(); ++i) {
+    if ((*list)[i].path == path) info = (*list)[i];
+  }
+  if (info.path.empty()) return Violation(absl::StrCat("I7: a power cut would lose ", path));
+  const auto manifest = LoadManifest(*left, info);
+  if (!manifest.ok()) {
+    return Violation(
+        absl::StrCat("I7: after a power cut ", path, " would be: ", manifest.status().ToString()));
+  }
+  for (const SimStage& stage : stages_) {
+    const auto state = LoadStage(*left, info, stage.layout);
+    if (!state.ok()) {
+      Violation(
+          absl::StrCat("I7: after a power cut ", path, " would be: ", state.status().ToString()));
+      continue;
+    }
+    const Hash128 hash = HashOfTensors(state->As<float>().data(), stage.layout);
+    const uint32_t updates = static_cast<uint32_t>(manifest->meta.updates);
+    const auto known = hashes_.find({Value(stage.stage), updates});
+    if (known != hashes_.end() && known->second != hash) {
+      Violation(absl::StrCat("I7: ", path, " does not hold the bits of its version"));
     }
   }
 }

@@ -3,12 +3,20 @@
 //
 //   I1 every decided step has exactly the loss and gradient norms of one machine (SimReference),
 //      every lane is right, and what the journal saw added to the segments it names covers each
-//      microbatch once
-//   I2 one (stage, updates) has one hash, on whatever replica, in whatever era
-//   I3 record numbers, epochs, eras, and versions within an era only grow; no incarnation comes
-//   twice I4 no contributor of a decision had left before it I7 (at the end) the newest checkpoint
-//   verifies
-// I6, progress, is the test's: RunToEnd must come back with true.
+//      microbatch once; what a replica applies is bit for bit the sum, in the plan's order, of what
+//      the journal saw added, and only after the decision was taken
+//   I2 one (stage, updates) has one hash of its tensors, on whatever replica, in whatever era, and
+//      one (stage, era, version) one hash of everything
+//   I3 record numbers, epochs, eras, and versions within an era only grow, in the log, at the
+//      trainer and at every peer; no incarnation comes twice; nobody is at a version that is not
+//      decided
+//   I4 no contributor of a decision had left before it
+//   I5 every buffer that a peer or the trainer names is within its bound
+//   I7 a checkpoint that was said to be saved loads, with the bits of its version, from what would
+//      be left after a power cut
+// I6, progress, is the test's: RunToEnd must come back with true, or SwarmWorld::RunLiveness.
+//
+// Checks read; nothing they do changes the run.
 #ifndef STARLING_TESTS_SIM_SWARM_CHECKERS_H_
 #define STARLING_TESTS_SIM_SWARM_CHECKERS_H_
 
@@ -20,7 +28,9 @@
 #include <vector>
 
 #include "runtime/data/data_feed.h"
+#include "runtime/peer/peer.h"
 #include "runtime/trainer/observer.h"
+#include "runtime/trainer/trainer.h"
 #include "tests/sim/sim_reference.h"
 #include "tests/sim/world.h"
 
@@ -40,6 +50,17 @@ class SwarmCheckers : public TrainerObserver {
   void OnFinished(const absl::Status& status, const std::string& summary) override;
   // After every event of the world.
   void CheckStates();
+  // After every event of the node.
+  void CheckPeer(NodeId node, uint32_t life, const Peer& peer);
+  void CheckTrainer(const Trainer& trainer);
+  // After the node's last event.
+  Peer::Look LookOf(NodeId node) const;
+  // The disk is full for a while: a run may end with that as its reason.
+  void AllowDiskFull() { disk_full_ = true; }
+  // It ended as it should.
+  bool ended_well() const { return finished_ && (status_.ok() || DiskFull()); }
+  // Where checkpoints are. Not looked at if null.
+  void SetDisk(const SimDisk* disk) { disk_ = disk; }
 
   bool finished() const { return finished_; }
   const absl::Status& status() const { return status_; }
@@ -56,6 +77,12 @@ class SwarmCheckers : public TrainerObserver {
   void CheckMembership(const Decision& decision);
   void CheckNumbers(const Decision& decision);
   void CheckAdditions(const Decision& decision);
+  // The hash of the sum that the plan names, from what was really added.
+  Hash128 SumOf(const Decision& decision, const GroupOutcome& group) const;
+  void CheckState(const StateSeen& seen);
+  bool DiskFull() const { return disk_full_ && absl::IsResourceExhausted(status_); }
+  void CheckCheckpoint(const std::string& path);
+  void CheckBuffer(const std::string& who, const char* name, size_t used, size_t bound);
   void Violation(const std::string& text) { world_->trace().Violation(text); }
 
   World* const world_;
@@ -68,11 +95,25 @@ class SwarmCheckers : public TrainerObserver {
   std::set<Incarnation> joined_;
   std::set<Incarnation> left_;
   std::tuple<uint64_t, Epoch, Era, Step> newest_{0, Epoch{0}, Era{0}, Step{0}};
-  std::map<std::pair<uint32_t, uint32_t>, Hash128> hashes_;  // (stage, updates)
+  std::map<std::pair<uint32_t, uint32_t>, Hash128> hashes_;  // of tensors, by (stage, updates)
+  // What a decision makes of a (stage, step): the hash of the summed gradient, one per era.
+  std::map<std::pair<uint32_t, Step>, std::set<Hash128>> sums_;
+  // As replicas name their states: by (stage, era, version).
+  std::map<std::tuple<StageId, Era, Version>, Hash128> names_;
+  // What nodes were after their last event.
+  struct PeerBefore {
+    uint32_t life = 0;
+    Peer::Look look;
+  };
+  std::map<NodeId, PeerBefore> before_;
+  std::tuple<Epoch, Era, Version> trainer_before_{Epoch{0}, Era{0}, Version{0}};
+  std::map<Era, Version> decided_;  // the newest version of each era
+  const SimDisk* disk_ = nullptr;
   size_t states_checked_ = 0;
   std::map<std::string, uint64_t> events_;
   std::vector<StepReport> steps_;
   bool finished_ = false;
+  bool disk_full_ = false;
   absl::Status status_;
 };
 

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <utility>
 
+#include "tests/sim/search.h"
 #include "tests/sim/swarm_world.h"
 
 namespace starling::sim {
@@ -187,27 +189,41 @@ TEST(PlantedMistakeTest, MicrobatchCountedAgainAfterTheSealIsFound) {
 // Worlds in which the search has found something: each a bug that was mended.
 TEST(SwarmSearchTest, WorldsThatOnceWentWrongEndWell) {
   for (uint64_t seed : {45, 197, 339, 832, 2297, 6735, 9472, 20909}) {
-    SwarmWorld swarm(SwarmOptions::Drawn(seed));
+    SwarmWorld swarm(SwarmOptions::DrawnSimple(seed));
     EXPECT_TRUE(swarm.RunToEnd(absl::Minutes(30))) << "seed " << seed << "\n" << swarm.Report();
     EXPECT_THAT(swarm.violations(), IsEmpty()) << "seed " << seed << "\n" << swarm.Report();
   }
 }
 
 // STARLING_SIM_SEEDS=FIRST:COUNT searches elsewhere and longer (docs/testing.md).
-TEST(SwarmSearchTest, DrawnWorldsEndWellAndWithoutViolation) {
+std::pair<uint64_t, uint64_t> SeedsToSearch(uint64_t count) {
   uint64_t first = 1;
-  uint64_t count = 1000;
   if (const char* range = std::getenv("STARLING_SIM_SEEDS")) {
     char* rest = nullptr;
     first = std::strtoull(range, &rest, 10);
     if (rest != nullptr && *rest == ':') count = std::strtoull(rest + 1, nullptr, 10);
   }
-  for (uint64_t seed = first; seed < first + count; ++seed) {
-    SwarmWorld swarm(SwarmOptions::Drawn(seed));
-    const bool ended = swarm.RunToEnd(absl::Minutes(30));
-    ASSERT_TRUE(ended) << "seed " << seed << "\n" << swarm.Report();
-    ASSERT_THAT(swarm.violations(), IsEmpty()) << "seed " << seed << "\n" << swarm.Report();
+  return {first, count};
+}
+
+void ExpectGoodSeeds(WorldChoice choice, uint64_t default_count) {
+  const auto [first, count] = SeedsToSearch(default_count);
+  for (choice.seed = first; choice.seed < first + count; ++choice.seed) {
+    const SeedResult result = RunSeed(choice);
+    if (result.ok()) continue;
+    std::string trace;
+    RunSeed(choice, TraceDetail::kShort, [&](const std::string& line) { trace += line + "\n"; });
+    FAIL() << "seed " << choice.seed << (choice.liveness ? ", liveness" : "") << "\n"
+           << trace << testing::PrintToString(result.violations);
   }
+}
+
+TEST(SwarmSearchTest, DrawnWorldsEndWellAndWithoutViolation) { ExpectGoodSeeds({}, 400); }
+
+TEST(SwarmSearchTest, DrawnCoresGoOnWhenAllOthersAreGoneForGood) {
+  WorldChoice choice;
+  choice.liveness = true;
+  ExpectGoodSeeds(choice, 100);
 }
 
 }  // namespace

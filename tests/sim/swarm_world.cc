@@ -7,6 +7,7 @@
 #include "checkpoint/checkpoint_store.h"
 #include "runtime/config/run_file.h"
 #include "runtime/trainer/decision_log.h"
+#include "runtime/wire/wire.h"
 
 namespace starling::sim {
 namespace {
@@ -76,7 +77,7 @@ std::vector<SimStage> StagesOf(const SwarmOptions& options) {
 
 }  // namespace
 
-SwarmOptions SwarmOptions::Drawn(uint64_t seed) {
+SwarmOptions SwarmOptions::DrawnSimple(uint64_t seed) {
   Rng rng(MixAll(seed, 0x737761726dULL));
   SwarmOptions options;
   options.world = WorldOptions::Drawn(seed);
@@ -91,11 +92,33 @@ SwarmOptions SwarmOptions::Drawn(uint64_t seed) {
   return options;
 }
 
+SwarmOptions SwarmOptions::Drawn(uint64_t seed, const FaultSet& allowed) {
+  SwarmOptions options = DrawnSimple(seed);
+  Rng rng(MixAll(seed, 0x6d6f7265ULL));
+  if (!allowed.Has(FaultKind::kLoss)) options.world.network.loss = 0;
+  const double duplicates = rng.Chance(0.3) ? 0.03 * rng.Unit() : 0;
+  if (allowed.Has(FaultKind::kDuplicates)) options.world.network.duplicates = duplicates;
+  if (!allowed.Has(FaultKind::kEverything)) options.kill_everything = false;
+  if (!allowed.Has(FaultKind::kCrash) || !allowed.Has(FaultKind::kStall)) options.faults = 0;
+  std::vector<FaultKind> kinds;
+  for (FaultKind kind : allowed.Kinds()) {
+    if (kind < FaultKind::kEverything) kinds.push_back(kind);
+  }
+  const uint64_t count = rng.Chance(0.7) ? rng.Below(5) : 0;
+  for (uint64_t i = 0; i < count && !kinds.empty(); ++i) {
+    options.more_faults.push_back(kinds[rng.Below(kinds.size())]);
+  }
+  return options;
+}
+
 std::string SwarmOptions::ToString() const {
-  return absl::StrCat(stages, " stages x ", replicas, ", ", microbatches, " microbatches, ", steps,
-                      " steps, evaluation every ", eval_every, ", checkpoint every ",
-                      checkpoint_every, ", faults ", faults,
-                      kill_everything ? ", everything killed once" : "");
+  std::string text = absl::StrCat(
+      stages, " stages x ", replicas, ", ", microbatches, " microbatches, ", steps,
+      " steps, evaluation every ", eval_every, ", checkpoint every ", checkpoint_every, ", ",
+      faults, " crashes and stalls", kill_everything ? ", everything killed once" : "");
+  for (FaultKind kind : more_faults) absl::StrAppend(&text, ", ", sim::ToString(kind));
+  if (liveness) absl::StrAppend(&text, ", then only a core left");
+  return text;
 }
 
 // --- processes -------------------------------------------------------------------------
@@ -124,18 +147,19 @@ class SwarmWorld::PeerProcess : public Process {
               return node.MakeCompute(stages[Value(stage)]);
             },
             [&node, checkers](const Event& event) {
-              node.Trace(starling::ToString(event));
+              node.Trace(event);
               if (event.name == "admitted") {
                 checkers->OnAdmitted(std::get<std::string>(event.fields[0].second), node.id,
                                      node.life);
               }
             },
             [&node](absl::Status status, const std::string& reason) {
-              node.Trace(absl::StrCat("exits: ", reason));
+              node.Trace(Event("done").With("reason", reason));
               node.Exit(status.ok() ? 0 : 1);
             }) {
     peer_.Start();
   }
+  const Peer& peer() const { return peer_; }
 
  private:
   Peer peer_;
@@ -193,9 +217,11 @@ SwarmWorld::SwarmWorld(SwarmOptions options)
       stages_(StagesOf(options_)),
       feed_(std::make_unique<SimFeed>(options_.microbatches, 3)),
       world_(options_.world),
-      checkers_(&world_, stages_, feed_.get()) {
-  world_.AfterEveryEvent([this] { checkers_.CheckStates(); });
+      checkers_(&world_, stages_, feed_.get()),
+      fault_rng_(MixAll(options_.world.seed, 0x6661756c74ULL)) {
+  world_.AfterEveryEvent([this](NodeId node) { CheckAfter(node); });
   trainer_ = world_.AddNode({"trainer"}, [this](NodeContext& node) { return MakeTrainer(node); });
+  checkers_.SetDisk(&world_.disk(trainer_));
   for (uint32_t s = 0; s < options_.stages; ++s) {
     for (uint32_t r = 0; r < options_.replicas; ++r) AddPeer(s);
   }
@@ -232,26 +258,14 @@ Trainer* SwarmWorld::trainer() {
   return process == nullptr ? nullptr : &process->trainer();
 }
 
-void SwarmWorld::DrawFaults() {
-  for (uint32_t i = 0; i < options_.faults; ++i) {
-    world_.At(absl::Milliseconds(world_.rng().Below(4000)), [this] { DrawFault(&world_.rng()); });
-  }
-  if (!options_.kill_everything) return;
-  world_.At(absl::Milliseconds(500 + world_.rng().Below(3000)), [this] {
-    if (checkers_.finished()) return;
-    for (NodeId peer : peers_) world_.Crash(peer);
-    world_.Crash(trainer_);
-    world_.Restart(trainer_, absl::Seconds(1));
-    for (NodeId peer : peers_) world_.Restart(peer, absl::Seconds(2), true);
-  });
-}
-
-void SwarmWorld::DrawFault(Rng* rng) {
-  const NodeId peer = peers_[rng->Below(peers_.size())];
-  if (checkers_.finished() || !world_.alive(peer)) return;
-  if (rng->Chance(0.3)) return world_.Stall(peer, absl::Milliseconds(1 + rng->Below(8000)));
-  world_.Crash(peer);
-  world_.Restart(peer, options_.restart_after, true);
+void SwarmWorld::CheckAfter(NodeId node) {
+  checkers_.CheckStates();
+  if (node == kNobody) return;
+  Process* const process = world_.process(node);
+  if (process == nullptr) return;
+  if (node == trainer_)
+    return checkers_.CheckTrainer(static_cast<TrainerProcess*>(process)->trainer());
+  checkers_.CheckPeer(node, world_.life(node), static_cast<PeerProcess*>(process)->peer());
 }
 
 bool SwarmWorld::RunUntil(const std::function<bool()>& condition, absl::Duration limit) {
@@ -263,7 +277,10 @@ bool SwarmWorld::RunUntil(const std::function<bool()>& condition, absl::Duration
 }
 
 bool SwarmWorld::RunToEnd(absl::Duration limit) {
-  if (!RunUntil([this] { return checkers_.finished(); }, limit)) return false;
+  if (!RunUntil([this] { return checkers_.finished(); }, limit)) {
+    world_.trace().Violation("I6: the run does not come to its end");
+    return false;
+  }
   CheckpointStore store(absl::StrCat(kRunDirectory, "/checkpoints"));
   SimDisk& disk = world_.disk(trainer_);
   const auto newest = store.Newest(disk);
@@ -272,15 +289,29 @@ bool SwarmWorld::RunToEnd(absl::Duration limit) {
   } else if (const auto report = Verify(disk, *newest); !report.ok() || !report->ok()) {
     world_.trace().Violation(absl::StrCat("I7: ", newest->path, " does not verify"));
   }
-  return checkers_.status().ok();
+  return checkers_.ended_well();
+}
+
+std::string SwarmWorld::Parameters() const {
+  return options_.ToString() + "\n" + world_.Parameters();
 }
 
 std::string SwarmWorld::Report() {
-  std::string text =
-      options_.ToString() + "\n" + world_.Parameters() + "\n" + world_.trace().Text();
+  std::string text = Parameters() + "\n" + world_.trace().Text();
   if (trainer() != nullptr) text += "\nstatus: " + trainer()->StatusJson();
   for (const std::string& violation : violations()) text += "\nVIOLATION " + violation;
   return text;
+}
+
+void SwarmWorld::SetTraceSink(std::function<void(const std::string&)> sink, bool all) {
+  world_.trace().SetSink(std::move(sink), all);
+  if (!all) return;
+  world_.network().SetTap([this](const PacketInfo& packet) {
+    const auto message = DecodeMessage(packet.packet, WireLimits());
+    TraceLine line{"sends", {}, {}, "to " + world_.name(packet.to) + ": "};
+    line.detail += message.ok() ? KindOf(*message) : message.status().ToString();
+    world_.trace().Note(world_.name(packet.from), line);
+  });
 }
 
 }  // namespace starling::sim

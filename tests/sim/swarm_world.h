@@ -1,13 +1,13 @@
 // SwarmWorld: a trainer and its peers, the very code of real runs, in the virtual world.
 //
-//   SwarmOptions options = SwarmOptions::Drawn(seed);
+//   SwarmOptions options = SwarmOptions::Drawn(seed, FaultSet::All());
 //   SwarmWorld swarm(options);
 //   swarm.world().At(absl::Seconds(1), [&] { swarm.CrashPeer(0, 1); });
 //   EXPECT_TRUE(swarm.RunToEnd()) << swarm.Report();
 //   EXPECT_THAT(swarm.violations(), IsEmpty()) << swarm.Report();
 //
-// Checkers (swarm_checkers.h) look at every decision, state and event on the way. Peers that die
-// are started again; the trainer comes back only if told to.
+// Checkers (swarm_checkers.h) look at every decision, state and event on the way. Peers that end by
+// themselves are started again; what crashes comes back only if told to, as drawn faults do.
 #ifndef STARLING_TESTS_SIM_SWARM_WORLD_H_
 #define STARLING_TESTS_SIM_SWARM_WORLD_H_
 
@@ -19,6 +19,7 @@
 #include "runtime/peer/peer.h"
 #include "runtime/trainer/trainer.h"
 #include "tests/sim/swarm_checkers.h"
+#include "tests/sim/swarm_faults.h"
 #include "tests/sim/world.h"
 
 namespace starling::sim {
@@ -33,11 +34,17 @@ struct SwarmOptions {
   int64_t checkpoint_every = 2;
   absl::Duration dead_after = absl::Seconds(5);
   absl::Duration restart_after = absl::Seconds(1);  // of a peer that died
-  uint32_t faults = 0;           // drawn crashes and stalls of peers while the run goes on
-  bool kill_everything = false;  // once, at a drawn moment: all crash, the trainer resumes
+  uint32_t faults = 0;                 // drawn crashes and stalls of peers while the run goes on
+  bool kill_everything = false;        // once, at a drawn moment: all crash, the trainer resumes
+  std::vector<FaultKind> more_faults;  // each at a drawn moment, to drawn victims
+  // RunLiveness: once the drawn faults have happened, the trainer and one replica of each stage are
+  // healed, everyone else is gone for good, and steps must go on.
+  bool liveness = false;
 
-  // World, shape and faults drawn from the seed.
-  static SwarmOptions Drawn(uint64_t seed);
+  // World, shape and faults drawn from the seed; no other kinds of fault than `allowed`.
+  static SwarmOptions Drawn(uint64_t seed, const FaultSet& allowed = FaultSet::All());
+  // Crashes, stalls and loss only.
+  static SwarmOptions DrawnSimple(uint64_t seed);
   std::string ToString() const;
 };
 
@@ -49,6 +56,10 @@ class SwarmWorld {
   // Runs until the trainer has finished. False: it failed, or `limit` of virtual time passed.
   bool RunToEnd(absl::Duration limit = absl::Minutes(10));
   bool RunUntil(const std::function<bool()>& condition, absl::Duration limit = absl::Minutes(10));
+  // See SwarmOptions::liveness. False, and a violation of I6, if the core does not get on.
+  bool RunLiveness();
+  // Lines go to `sink` from now on; with `all` also every event and message.
+  void SetTraceSink(std::function<void(const std::string&)> sink, bool all);
 
   World& world() { return world_; }
   NodeId trainer_node() const { return trainer_; }
@@ -60,6 +71,7 @@ class SwarmWorld {
   const SwarmCheckers& checkers() const { return checkers_; }
   const std::vector<std::string>& violations() { return world_.trace().violations(); }
   bool finished() const { return checkers_.finished(); }
+  std::string Parameters() const;
   // What was drawn, the last lines of the trace, the violations.
   std::string Report();
 
@@ -69,6 +81,13 @@ class SwarmWorld {
 
   void DrawFaults();
   void DrawFault(Rng* rng);
+  void Happen(FaultKind kind);
+  void CrashAndRestart(NodeId node, CrashOptions options);
+  void Disturb(FaultKind kind);
+  void CheckAfter(NodeId node);
+  // One replica of each stage that serves at the newest version; empty if some stage has none.
+  std::vector<NodeId> FindCore();
+  void KeepOnly(const std::vector<NodeId>& core);
   std::unique_ptr<Process> MakeTrainer(NodeContext& node);
 
   const SwarmOptions options_;
@@ -79,6 +98,7 @@ class SwarmWorld {
   SwarmCheckers checkers_;
   NodeId trainer_ = kNobody;
   std::vector<NodeId> peers_;
+  Rng fault_rng_;  // for more_faults and RunLiveness
 };
 
 }  // namespace starling::sim

@@ -33,16 +33,17 @@ WorldOptions WorldOptions::Drawn(uint64_t seed) {
 
 std::string WorldOptions::ToString() const {
   char text[256];
-  std::snprintf(
-      text, sizeof(text),
-      "seed %llu: delay %.1f-%.1f ms + %.1f, loss %.4f, %.0f bytes/s, link lost %.0f-%.0f "
-      "ms, slowness up to %.2f, device jitter %.2f, disk %.1f ms",
-      static_cast<unsigned long long>(seed),  // NOLINT: what %llu takes
-      absl::ToDoubleMilliseconds(network.delay_min), absl::ToDoubleMilliseconds(network.delay_max),
-      absl::ToDoubleMilliseconds(network.jitter), network.loss, network.bandwidth,
-      absl::ToDoubleMilliseconds(network.link_lost_min),
-      absl::ToDoubleMilliseconds(network.link_lost_max), slowness_max, speed.jitter,
-      absl::ToDoubleMilliseconds(disk_delay));
+  std::snprintf(text, sizeof(text),
+                "seed %llu: delay %.1f-%.1f ms + %.1f, loss %.4f, twice %.4f, %.0f bytes/s, link "
+                "lost %.0f-%.0f "
+                "ms, slowness up to %.2f, device jitter %.2f, disk %.1f ms",
+                static_cast<unsigned long long>(seed),  // NOLINT: what %llu takes
+                absl::ToDoubleMilliseconds(network.delay_min),
+                absl::ToDoubleMilliseconds(network.delay_max),
+                absl::ToDoubleMilliseconds(network.jitter), network.loss, network.duplicates,
+                network.bandwidth, absl::ToDoubleMilliseconds(network.link_lost_min),
+                absl::ToDoubleMilliseconds(network.link_lost_max), slowness_max, speed.jitter,
+                absl::ToDoubleMilliseconds(disk_delay));
   return text;
 }
 
@@ -50,7 +51,7 @@ std::unique_ptr<Compute> NodeContext::MakeCompute(SimStage stage) {
   return world.MakeCompute(id, std::move(stage));
 }
 
-void NodeContext::Trace(const std::string& text) { world.trace().Line(name, text); }
+void NodeContext::Trace(const Event& event) { world.trace().Line(name, event); }
 
 void NodeContext::Exit(int code) { world.ExitNode(id, code); }
 
@@ -86,6 +87,7 @@ NodeId World::AddNode(NodeOptions options, ProcessFactory factory) {
           ? options.slowness
           : 1 + (options_.slowness_max - 1) * ToUnit(MixAll(options_.seed, kNodeSeed, Value(id)));
   node.port = kFirstPort;
+  trace_.Name(id, options.name);
   const std::string disk =
       options.disk.empty() ? "of node " + std::to_string(Value(id)) : options.disk;
   std::unique_ptr<SimDisk>& slot = disks_[disk];
@@ -101,9 +103,9 @@ NodeId World::AddNode(NodeOptions options, ProcessFactory factory) {
 
 void World::Start(NodeId id) {
   Node& node = NodeOf(id);
-  if (node.life != nullptr) return;
+  if (node.life != nullptr || node.retired) return;
   ++node.lives;
-  trace_.Line(node.options.name, "starts, life " + std::to_string(node.lives));
+  trace_.Line(node.options.name, Event("starts").With("life", node.lives));
   node.life =
       std::make_unique<Life>(this, id, node.lives, node.disk, address(id), node.options.name,
                              MixAll(options_.seed, kNodeSeed, Value(id), node.lives));
@@ -155,14 +157,14 @@ void World::EndSoon(NodeId id, bool silent, std::function<void()> end) {
 
 void World::Crash(NodeId id, CrashOptions options) {
   EndSoon(id, options.silent, [this, id, options] {
-    trace_.Line(name(id), options.silent ? "vanishes" : "crashes");
+    trace_.Line(name(id), Event(options.silent ? "vanishes" : "crashes"));
     Bury(id, options);
   });
 }
 
 void World::ExitNode(NodeId id, int code) {
   EndSoon(id, /*silent=*/false, [this, id, code] {
-    trace_.Line(name(id), "exits with " + std::to_string(code));
+    trace_.Line(name(id), Event("exits").With("code", code));
     Bury(id, CrashOptions{false, false, false});
     if (NodeOf(id).options.on_exit) NodeOf(id).options.on_exit(code);
   });
@@ -170,7 +172,7 @@ void World::ExitNode(NodeId id, int code) {
 
 void World::Stall(NodeId id, absl::Duration duration) {
   if (!alive(id)) return;
-  trace_.Line(name(id), "stalls for " + absl::FormatDuration(duration));
+  trace_.Line(name(id), Event("stalls").With("for", absl::FormatDuration(duration)));
   scheduler_.Stall(id, duration);
 }
 
@@ -204,7 +206,7 @@ std::unique_ptr<Compute> World::MakeCompute(NodeId id, SimStage stage) {
   speed.slowness *= node.slowness;
   return std::make_unique<SimCompute>(
       &scheduler_, id, std::move(executor), speed,
-      MixAll(options_.seed, kDeviceSeed, Value(id), node.lives, number));
+      MixAll(options_.seed, kDeviceSeed, Value(id), node.lives, number), node.faults.get());
 }
 
 void World::At(absl::Duration delay, std::function<void()> happening) {
@@ -217,7 +219,7 @@ RunEnd World::RunFor(absl::Duration duration) {
   return Run(limits);
 }
 
-void World::AfterEveryEvent(std::function<void()> check) {
+void World::AfterEveryEvent(std::function<void(NodeId)> check) {
   scheduler_.SetObservers([this](const EventInfo& event) { trace_.Event(event); },
                           std::move(check));
 }

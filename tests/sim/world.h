@@ -67,7 +67,7 @@ struct NodeContext {
 
   // A device serving this stage, at the node's speed. Destroy it before or with the process.
   std::unique_ptr<Compute> MakeCompute(SimStage stage);
-  void Trace(const std::string& text);
+  void Trace(const Event& event);  // a line
   // The process ends itself, with an exit code, once its current callback is over.
   void Exit(int code);
 };
@@ -104,6 +104,8 @@ class World {
   // Starts the process again after `delay`, unless it runs by then. At another address, others must
   // be told of it.
   void Restart(NodeId node, absl::Duration delay, bool new_address = false);
+  // The node is not started again, whatever was asked for.
+  void Retire(NodeId node) { NodeOf(node).retired = true; }
   // Stops the process for a while, as SIGSTOP does: device, timers and sockets.
   void Stall(NodeId node, absl::Duration duration);
 
@@ -123,8 +125,8 @@ class World {
   void At(absl::Duration delay, std::function<void()> happening);
   RunEnd Run(const RunLimits& limits) { return scheduler_.Run(limits); }
   RunEnd RunFor(absl::Duration duration);
-  // Called after every event; for checkers.
-  void AfterEveryEvent(std::function<void()> check);
+  // Called after every event with whose it was; for checkers.
+  void AfterEveryEvent(std::function<void(NodeId)> check);
 
   absl::Time Now() const { return scheduler_.Now(); }
   absl::Time start() const { return start_; }
@@ -157,6 +159,7 @@ class World {
     ProcessFactory factory;
     double slowness = 1;
     uint32_t lives = 0;
+    bool retired = false;
     uint32_t port = 0;
     SimDisk* disk = nullptr;
     std::unique_ptr<ComputeFaults> faults;
