@@ -7,6 +7,7 @@
 #include "checkpoint/checkpoint_store.h"
 #include "runtime/config/run_file.h"
 #include "runtime/trainer/decision_log.h"
+#include "runtime/trainer/epoch_store.h"
 
 namespace starling::sim {
 namespace {
@@ -88,14 +89,15 @@ SwarmOptions SwarmOptions::Drawn(uint64_t seed) {
   options.checkpoint_every = 1 + static_cast<int64_t>(rng.Below(4));
   options.faults = static_cast<uint32_t>(rng.Below(6));
   options.kill_everything = rng.Chance(0.2);
+  if (rng.Chance(0.4)) options.trainer_restarts = 1 + static_cast<uint32_t>(rng.Below(3));
   return options;
 }
 
 std::string SwarmOptions::ToString() const {
   return absl::StrCat(stages, " stages x ", replicas, ", ", microbatches, " microbatches, ", steps,
                       " steps, evaluation every ", eval_every, ", checkpoint every ",
-                      checkpoint_every, ", faults ", faults,
-                      kill_everything ? ", everything killed once" : "");
+                      checkpoint_every, ", faults ", faults, ", trainer restarts ",
+                      trainer_restarts, kill_everything ? ", everything killed once" : "");
 }
 
 // --- processes -------------------------------------------------------------------------
@@ -164,8 +166,12 @@ std::unique_ptr<Process> SwarmWorld::MakeTrainer(NodeContext& node) {
     const absl::Status saved = store.Save(disk, meta, parts);
     STARLING_CHECK_MSG(saved.ok(), saved.ToString());
   }
-  const auto state = ReadDecisionLog(disk, log);
+  auto state = ReadDecisionLog(disk, log);
   STARLING_CHECK_MSG(state.ok(), state.status().ToString());
+  checkers_.OnTrainerStart(state->newest);
+  if (options_.forget_newest_decision && state->newest) {
+    state->newest->step = Step{Value(state->newest->step) - 1};
+  }
   const auto newest = store.Newest(disk);
   STARLING_CHECK_MSG(newest.ok(), newest.status().ToString());
   const auto manifest = LoadManifest(disk, *newest);
@@ -176,12 +182,21 @@ std::unique_ptr<Process> SwarmWorld::MakeTrainer(NodeContext& node) {
   options.config_toml = ToToml(config_);
   options.run_directory = kRunDirectory;
   options.run = kRun;
-  options.epoch = Next(state->epoch);
+  FileEpochStore epochs(&disk, absl::StrCat(kRunDirectory, "/epoch"));
+  const auto epoch = TakeNextEpoch(&epochs, state->epoch);
+  STARLING_CHECK_MSG(epoch.ok(), epoch.status().ToString());
+  options.epoch = *epoch;
   options.era = Next(state->era);
   options.last_record = state->last_number;
   options.start = *newest;
   options.start_meta = manifest->meta;
   options.layouts = layouts;
+  if (state->newest) {
+    options.live = LiveState{*state->newest, state->members, {}, 0, false};
+    for (const Step& step : state->skipped) {
+      if (VersionAfter(step) > newest->version) ++options.live->skipped;
+    }
+  }
   options.expected.assign(options_.stages, options_.replicas);
   options.gather_patience = absl::Seconds(5);
   return std::make_unique<TrainerProcess>(std::move(options), node, feed_.get(), &checkers_);
@@ -236,6 +251,13 @@ void SwarmWorld::DrawFaults() {
   for (uint32_t i = 0; i < options_.faults; ++i) {
     world_.At(absl::Milliseconds(world_.rng().Below(4000)), [this] { DrawFault(&world_.rng()); });
   }
+  for (uint32_t i = 0; i < options_.trainer_restarts; ++i) {
+    world_.At(absl::Milliseconds(100 + world_.rng().Below(4000)), [this] {
+      CrashOptions crash;
+      crash.silent = world_.rng().Chance(0.2);
+      RestartTrainer(absl::Milliseconds(1 + world_.rng().Below(2000)), crash);
+    });
+  }
   if (!options_.kill_everything) return;
   world_.At(absl::Milliseconds(500 + world_.rng().Below(3000)), [this] {
     if (checkers_.finished()) return;
@@ -244,6 +266,12 @@ void SwarmWorld::DrawFaults() {
     world_.Restart(trainer_, absl::Seconds(1));
     for (NodeId peer : peers_) world_.Restart(peer, absl::Seconds(2), true);
   });
+}
+
+void SwarmWorld::RestartTrainer(absl::Duration delay, CrashOptions crash) {
+  if (checkers_.finished() || !world_.alive(trainer_)) return;
+  world_.Crash(trainer_, crash);
+  world_.Restart(trainer_, delay);
 }
 
 void SwarmWorld::DrawFault(Rng* rng) {

@@ -33,8 +33,11 @@ struct SwarmOptions {
   int64_t checkpoint_every = 2;
   absl::Duration dead_after = absl::Seconds(5);
   absl::Duration restart_after = absl::Seconds(1);  // of a peer that died
-  uint32_t faults = 0;           // drawn crashes and stalls of peers while the run goes on
-  bool kill_everything = false;  // once, at a drawn moment: all crash, the trainer resumes
+  uint32_t faults = 0;            // drawn crashes and stalls of peers while the run goes on
+  bool kill_everything = false;   // once, at a drawn moment: all crash, the trainer resumes
+  uint32_t trainer_restarts = 0;  // drawn crashes of the trainer alone, which comes back
+  // A planted mistake: a restarted trainer does not know of the newest decision.
+  bool forget_newest_decision = false;
 
   // World, shape and faults drawn from the seed.
   static SwarmOptions Drawn(uint64_t seed);
@@ -51,6 +54,8 @@ class SwarmWorld {
   bool RunUntil(const std::function<bool()>& condition, absl::Duration limit = absl::Minutes(10));
 
   World& world() { return world_; }
+  // The trainer's process dies, and is started again after `delay`.
+  void RestartTrainer(absl::Duration delay, CrashOptions crash = {});
   NodeId trainer_node() const { return trainer_; }
   NodeId peer_node(uint32_t stage, uint32_t replica) const;
   // One more replica than configured, from now on.
