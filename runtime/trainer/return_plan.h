@@ -8,6 +8,7 @@
 #define STARLING_RUNTIME_TRAINER_RETURN_PLAN_H_
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -16,6 +17,15 @@
 #include "runtime/wire/messages.h"
 
 namespace starling {
+
+// What a run has decided before this trainer, for going on from the replicas that hold it.
+struct LiveState {
+  Decision newest;                        // the newest step's record, in the newest era
+  std::map<Incarnation, Member> members;  // after the newest record
+  std::set<Incarnation> dead;             // members known to be gone
+  uint64_t skipped = 0;                   // decided steps since the checkpoint that were skips
+  bool reported = false;                  // the newest step is in metrics.jsonl
+};
 
 // Who reported, and with what.
 struct Returnee {

@@ -45,15 +45,6 @@
 
 namespace starling {
 
-// What a run has decided before this trainer, for going on from the replicas that hold it.
-struct LiveState {
-  Decision newest;                        // the newest step's record, in the newest era
-  std::map<Incarnation, Member> members;  // after the newest record
-  std::set<Incarnation> dead;             // members known to be gone
-  uint64_t skipped = 0;                   // decided steps since the checkpoint that were skips
-  bool reported = false;                  // the newest step is in metrics.jsonl
-};
-
 class Trainer : public TransportHandler {
  public:
   struct Options {
@@ -88,6 +79,8 @@ class Trainer : public TransportHandler {
   void OnLinkLost(const Endpoint& peer) override;
 
   Version version() const { return version_; }
+  // It ended because another trainer is alive: what it would have ended is not its own.
+  bool refused_to_start() const { return refused_to_start_; }
   const Swarm& swarm() const { return swarm_; }
 
  private:
@@ -154,6 +147,7 @@ class Trainer : public TransportHandler {
   DecisionLog log_;
   Saver saver_;
   std::unique_ptr<RollCall> roll_call_;  // while Returning
+  bool refused_to_start_ = false;
   std::unique_ptr<Wiring> wiring_;
   std::unique_ptr<StepRun> step_run_;
   uint64_t record_number_ = 0;

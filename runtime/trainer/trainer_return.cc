@@ -102,6 +102,7 @@ void Trainer::Returned(std::vector<Replica> replicas, const ReturnPlan& plan) {
 void Trainer::RefuseToStart(const std::string& reason) {
   if (phase_ == Phase::kDone) return;
   phase_ = Phase::kDone;
+  refused_to_start_ = true;
   env_->Cancel(watch_);
   swarm_.outbox().CancelAll();
   observer_->OnFinished(absl::FailedPreconditionError(reason), "this run has a trainer");
