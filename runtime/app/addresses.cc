@@ -1,7 +1,9 @@
 #include "runtime/app/addresses.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netdb.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -68,6 +70,32 @@ std::string LocalAddressTowards(const std::string& address) {
   if (fd >= 0) close(fd);
   freeaddrinfo(found);
   return local;
+}
+
+bool RefusesConnections(const std::string& endpoint) {
+  constexpr int kLimitMs = 500;
+  if (!absl::StartsWith(endpoint, kTcp)) return false;
+  addrinfo hints = {};
+  hints.ai_family = AF_INET;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(HostOf(endpoint).c_str(), PortOf(endpoint).c_str(), &hints, &found) != 0) {
+    return false;
+  }
+  int error = 0;
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd >= 0 && connect(fd, found->ai_addr, found->ai_addrlen) != 0) {
+    error = errno;
+    pollfd connected = {fd, POLLOUT, 0};
+    socklen_t length = sizeof(error);
+    if (error == EINPROGRESS && poll(&connected, 1, kLimitMs) == 1) {
+      getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    }
+  }
+  if (fd >= 0) close(fd);
+  freeaddrinfo(found);
+  return error == ECONNREFUSED;
 }
 
 }  // namespace starling

@@ -23,6 +23,10 @@ std::string PortOf(const std::string& address);
 // told. Sends nothing.
 std::string LocalAddressTowards(const std::string& address);
 
+// Nobody listens at this TCP endpoint: the machine is reached and refuses the connection. False
+// where that cannot be told, and for endpoints of other kinds. Waits for half a second at most.
+bool RefusesConnections(const std::string& endpoint);
+
 }  // namespace starling
 
 #endif  // STARLING_RUNTIME_APP_ADDRESSES_H_

@@ -21,8 +21,17 @@ namespace {
 
 constexpr absl::Duration kEndByThemselves = absl::Seconds(5);
 constexpr absl::Duration kEndWhenAsked = absl::Seconds(3);
+constexpr absl::Duration kLookAfterAdopted = absl::Milliseconds(200);
 constexpr absl::Duration kLongestPause = absl::Seconds(5);
 constexpr char kLoopback[] = "tcp://127.0.0.1:";
+
+bool IsAliveStill(pid_t pid, uint64_t start_ticks) {
+  return StartTicks(pid) == std::optional<uint64_t>(start_ticks);
+}
+
+void AwaitEnd(pid_t pid, uint64_t start_ticks) {
+  for (int tries = 0; tries < 200 && IsAliveStill(pid, start_ticks); ++tries) poll(nullptr, 0, 10);
+}
 
 // The last line of a log that says something.
 std::string LastLine(Disk& disk, const std::string& path) {
@@ -50,15 +59,51 @@ LocalSwarm::LocalSwarm(Options options, EventLoop* loop, Disk* disk, EventSink e
 
 LocalSwarm::~LocalSwarm() {
   ending_ = true;
+  loop_->Cancel(look_);
   for (Place& place : places_) loop_->Cancel(place.restart);
   KillAll();
 }
 
 absl::Status LocalSwarm::Start() {
   STARLING_RETURN_IF_ERROR(loop_->AddSignal(SIGCHLD, [this] { Reap(); }));
-  for (Place& place : places_) STARLING_RETURN_IF_ERROR(StartOne(&place));
-  WriteFile();
+  Adopt();
+  for (Place& place : places_) {
+    if (place.pid != 0) continue;
+    STARLING_RETURN_IF_ERROR(StartOne(&place));
+    WriteFile();
+  }
   return absl::OkStatus();
+}
+
+void LocalSwarm::Adopt() {
+  for (const LocalReplica& replica : options_.adopt) {
+    const auto place = std::find_if(places_.begin(), places_.end(), [&replica](const Place& p) {
+      return p.stage == replica.stage && p.replica == replica.replica && p.pid == 0;
+    });
+    if (place == places_.end()) {  // there are to be fewer
+      EndReplicas({replica});
+      continue;
+    }
+    place->pid = replica.pid;
+    place->adopted = replica.start_ticks;
+    place->joined = true;
+  }
+  WriteFile();
+  LookAfterAdopted();
+}
+
+// No signal tells of the death of a process that is nobody's child here.
+void LocalSwarm::LookAfterAdopted() {
+  bool any = false;
+  for (Place& place : places_) {
+    if (place.pid == 0 || place.adopted == 0) continue;
+    if (IsAliveStill(place.pid, place.adopted)) {
+      any = true;
+    } else {
+      OnDied(&place, "gone (its trainer was another process)");
+    }
+  }
+  if (any) look_ = loop_->Schedule(kLookAfterAdopted, [this] { LookAfterAdopted(); });
 }
 
 std::string LocalSwarm::LogOf(const Place& place) const {
@@ -125,19 +170,20 @@ bool LocalSwarm::AllGaveUp() const {
 void LocalSwarm::Reap() {
   for (Place& place : places_) {
     int status = 0;
-    if (place.pid != 0 && waitpid(place.pid, &status, WNOHANG) == place.pid) {
-      OnDied(&place, status);
+    if (place.pid != 0 && place.adopted == 0 && waitpid(place.pid, &status, WNOHANG) == place.pid) {
+      OnDied(&place, DescribeExit(status));
     }
   }
 }
 
-void LocalSwarm::OnDied(Place* place, int wait_status) {
+void LocalSwarm::OnDied(Place* place, const std::string& how) {
   const pid_t pid = std::exchange(place->pid, 0);
+  place->adopted = 0;
   if (ending_) return;
   events_(Event("local_exited")
               .With("stage", place->stage)
               .With("pid", pid)
-              .With("how", DescribeExit(wait_status))
+              .With("how", how)
               .With("joined", place->joined));
   if (!place->joined) ++place->quick_deaths;
   if (!options_.config.local.restart) {
@@ -197,11 +243,21 @@ void LocalSwarm::Shutdown() {
   WriteFile();
 }
 
+void LocalSwarm::Release() {
+  for (Place& place : places_) {
+    if (place.adopted == 0) continue;
+    place.pid = 0;
+    place.adopted = 0;
+  }
+}
+
 void LocalSwarm::KillAll() {
   SignalAll(SIGKILL);
   for (Place& place : places_) {
     int status = 0;
-    while (place.pid != 0 && waitpid(place.pid, &status, 0) < 0 && errno == EINTR) {
+    if (place.pid != 0 && place.adopted != 0) AwaitEnd(place.pid, place.adopted);
+    while (place.pid != 0 && place.adopted == 0 && waitpid(place.pid, &status, 0) < 0 &&
+           errno == EINTR) {
     }
     place.pid = 0;
   }
@@ -221,25 +277,38 @@ void LocalSwarm::WriteFile() const {
   WriteWholeFile(*disk_, options_.run_directory + "/local.json", json.dump() + "\n").IgnoreError();
 }
 
-void EndStaleReplicas(Disk& disk, const std::string& run_directory, int* ended) {
-  *ended = 0;
+std::vector<LocalReplica> FindLocalReplicas(Disk& disk, const std::string& run_directory) {
+  std::vector<LocalReplica> found;
   const absl::StatusOr<std::string> text = disk.Read(run_directory + "/local.json");
-  if (!text.ok()) return;
+  if (!text.ok()) return found;
   const auto json = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object() || json.value("host", nlohmann::json()) != HostName()) return;
-  for (const auto& replica : json.value("replicas", nlohmann::json::array())) {
-    if (!replica.is_object()) continue;
-    const auto pid_json = replica.value("pid", nlohmann::json());
-    const auto ticks_json = replica.value("start_ticks", nlohmann::json());
-    if (!pid_json.is_number_unsigned() || !ticks_json.is_number_unsigned()) continue;
-    const pid_t pid = pid_json.get<pid_t>();
-    const uint64_t ticks = ticks_json.get<uint64_t>();
+  if (!json.is_object() || json.value("host", nlohmann::json()) != HostName()) return found;
+  for (const auto& entry : json.value("replicas", nlohmann::json::array())) {
+    if (!entry.is_object()) continue;
+    const auto number = [&entry](const char* key) {
+      const auto value = entry.value(key, nlohmann::json());
+      return value.is_number_unsigned() ? value.get<uint64_t>() : 0;
+    };
+    LocalReplica replica;
+    replica.stage = static_cast<uint32_t>(number("stage"));
+    replica.replica = static_cast<uint32_t>(number("replica"));
+    replica.pid = static_cast<pid_t>(number("pid"));
+    replica.start_ticks = number("start_ticks");
     // The number may have been given to another process since.
-    if (pid <= 1 || ticks == 0 || StartTicks(pid) != std::optional<uint64_t>(ticks)) continue;
-    // Killed rather than asked: it would first look for its trainer, which is gone.
-    if (kill(pid, SIGKILL) == 0) ++*ended;
-    for (int tries = 0; tries < 200 && StartTicks(pid).has_value(); ++tries) poll(nullptr, 0, 10);
+    if (replica.pid <= 1 || replica.start_ticks == 0) continue;
+    if (IsAliveStill(replica.pid, replica.start_ticks)) found.push_back(replica);
   }
+  return found;
+}
+
+int EndReplicas(const std::vector<LocalReplica>& replicas) {
+  int ended = 0;
+  for (const LocalReplica& replica : replicas) {
+    // Killed rather than asked: it would first look for its trainer, which is gone.
+    if (kill(replica.pid, SIGKILL) == 0) ++ended;
+    AwaitEnd(replica.pid, replica.start_ticks);
+  }
+  return ended;
 }
 
 }  // namespace starling

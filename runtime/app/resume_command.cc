@@ -35,6 +35,17 @@ absl::StatusOr<std::unique_ptr<ZmqTransport>> OpenAsBefore(Disk& disk, RunPlan* 
   return OpenTrainerTransport(plan->config, "", loop);
 }
 
+// Who of the newest decision's members may still live; without anyone the checkpoint it is, at
+// once.
+void LookForReplicas(const std::vector<LocalReplica>& local, RunPlan* plan) {
+  if (!plan->live) return;
+  for (const auto& [incarnation, member] : plan->live->members) {
+    if (RefusesConnections(member.address.control)) plan->live->dead.insert(incarnation);
+  }
+  if (plan->live->dead.size() == plan->live->members.size()) plan->live.reset();
+  if (plan->live) plan->adopt = local;
+}
+
 }  // namespace
 
 absl::Status Resume(const ResumeArgs& args) {
@@ -43,15 +54,21 @@ absl::Status Resume(const ResumeArgs& args) {
       RunPlan plan, ReopenRun(disk, args.run_directory, args.overrides, args.accept_new_text));
   plan.program = args.program;
   STARLING_RETURN_IF_ERROR(SetDamagedAside(disk, plan));
-  int ended = 0;
-  EndStaleReplicas(disk, plan.directory, &ended);
-  if (ended > 0) {
-    plan.notices.push_back(absl::StrCat("ended ", ended, " local replica", ended == 1 ? "" : "s",
-                                        " that the former trainer left behind"));
+  const std::vector<LocalReplica> local = FindLocalReplicas(disk, plan.directory);
+  LookForReplicas(local, &plan);
+  if (plan.live) {
+    plan.notices.push_back(
+        absl::StrCat("asking ", plan.live->members.size() - plan.live->dead.size(), " of ",
+                     plan.live->members.size(), " replicas for what they hold of version ",
+                     Value(VersionAfter(plan.live->newest.step))));
+  } else {
+    const int ended = EndReplicas(local);
+    if (ended > 0) {
+      plan.notices.push_back(absl::StrCat("ended ", ended, " local replica", ended == 1 ? "" : "s",
+                                          " that the former trainer left behind"));
+    }
+    plan.notices.push_back(ResumedFromCheckpoint(plan));
   }
-  plan.notices.push_back(absl::StrCat("resumed at step ", Value(plan.start.version), " from ",
-                                      plan.start.path, ", data position ",
-                                      plan.start_meta.sequences));
   EventLoop loop;
   STARLING_ASSIGN_OR_RETURN(std::unique_ptr<ZmqTransport> transport,
                             OpenAsBefore(disk, &plan, &loop));

@@ -9,11 +9,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "nlohmann/json.hpp"
 #include "runtime/base/status_macros.h"
 #include "runtime/config/run_file.h"
 #include "runtime/data/text.h"
 #include "runtime/trainer/decision_log.h"
+#include "runtime/trainer/epoch_store.h"
 #include "stages/initial_state.h"
 #include "stages/model_layout.h"
 
@@ -65,7 +68,50 @@ absl::Status FillRunDirectory(Disk& disk, RunPlan* plan) {
   STARLING_RETURN_IF_ERROR(WriteWholeFile(disk, plan->directory + "/run.toml", plan->config_toml));
   STARLING_RETURN_IF_ERROR(
       CreateDecisionLog(disk, plan->directory + "/decisions.jsonl", plan->run));
+  FileEpochStore epochs(&disk, plan->directory + "/epoch");
+  STARLING_ASSIGN_OR_RETURN(plan->epoch, TakeNextEpoch(&epochs, Epoch{0}));
   return WriteVersionZero(disk, plan);
+}
+
+// The step of the last whole line of metrics.jsonl; 0: there is none.
+uint64_t LastReportedStep(Disk& disk, const std::string& path) {
+  const absl::StatusOr<std::string> text = disk.Read(path);
+  if (!text.ok()) return 0;
+  const std::vector<std::string> lines = absl::StrSplit(*text, '\n');
+  for (auto line = lines.rbegin(); line != lines.rend(); ++line) {
+    const auto json = nlohmann::json::parse(*line, nullptr, /*allow_exceptions=*/false);
+    if (json.is_object() && json.contains("step") && json["step"].is_number_unsigned()) {
+      return json["step"].get<uint64_t>();
+    }
+  }
+  return 0;
+}
+
+bool CutAlike(const RunConfig& a, const RunConfig& b) {
+  const std::vector<LayerRange> left = StageRanges(a);
+  const std::vector<LayerRange> right = StageRanges(b);
+  return std::equal(left.begin(), left.end(), right.begin(), right.end(),
+                    [](const LayerRange& x, const LayerRange& y) {
+                      return x.begin == y.begin && x.end == y.end;
+                    });
+}
+
+// What replicas may still hold: the newest decision, unless the run is cut otherwise from now on.
+absl::Status FindLiveState(Disk& disk, const DecisionLogState& log, RunPlan* plan) {
+  STARLING_ASSIGN_OR_RETURN(const RunConfig before, ReadRunConfig(disk, plan->directory, {}));
+  if (!log.newest || log.members.empty() || !CutAlike(before, plan->config)) {
+    return absl::OkStatus();
+  }
+  LiveState live;
+  live.newest = *log.newest;
+  live.members = log.members;
+  for (const Step& step : log.skipped) {
+    if (VersionAfter(step) > plan->start.version && step <= live.newest.step) ++live.skipped;
+  }
+  live.reported =
+      LastReportedStep(disk, plan->directory + "/metrics.jsonl") == Value(live.newest.step);
+  plan->live = std::move(live);
+  return absl::OkStatus();
 }
 
 absl::Status CheckText(const RunPlan& plan, const Text& text, bool accept_new_text) {
@@ -128,6 +174,11 @@ absl::Status FindStart(Disk& disk, const std::string& folder, RunPlan* plan) {
   }
   return absl::DataLossError(
       absl::StrCat("no checkpoint in ", folder, " is whole; the newest: ", newest_problem));
+}
+
+std::string ResumedFromCheckpoint(const RunPlan& plan) {
+  return absl::StrCat("resumed at step ", Value(plan.start.version), " from ", plan.start.path,
+                      ", data position ", plan.start_meta.sequences);
 }
 
 absl::Status SetDamagedAside(Disk& disk, const RunPlan& plan) {
@@ -200,7 +251,6 @@ absl::StatusOr<RunPlan> ReopenRun(Disk& disk, const std::string& directory,
   STARLING_RETURN_IF_ERROR(CheckModelShape(plan.start, manifest, plan.layouts));
   plan.start_meta = manifest.meta;
   plan.run = log.run;
-  plan.epoch = Next(log.epoch);
   plan.era = Next(std::max(log.era, manifest.meta.era));
   plan.last_record = log.last_number;
   if (static_cast<int64_t>(Value(plan.start.version)) >= plan.config.train.steps) {
@@ -213,6 +263,9 @@ absl::StatusOr<RunPlan> ReopenRun(Disk& disk, const std::string& directory,
   plan.start_meta.text_sha256 = text.sha256;
   const DataPosition position{Step{Value(plan.start.version)}, plan.start_meta.sequences};
   STARLING_ASSIGN_OR_RETURN(plan.feed, TextFeed::Make(plan.config, std::move(text), position));
+  STARLING_RETURN_IF_ERROR(FindLiveState(disk, log, &plan));
+  FileEpochStore epochs(&disk, plan.directory + "/epoch");
+  STARLING_ASSIGN_OR_RETURN(plan.epoch, TakeNextEpoch(&epochs, log.epoch));
   return plan;
 }
 

@@ -4,6 +4,7 @@
 // A run directory:
 //   run.toml          the configuration as resolved
 //   address           the trainer's control endpoint, one line
+//   epoch             the newest epoch that a trainer took (epoch_store.h)
 //   lock              held by the trainer (file_lock.h)
 //   local.json        the local replicas that were started (local_swarm.h)
 //   decisions.jsonl   the decision log
@@ -12,16 +13,19 @@
 #define STARLING_RUNTIME_APP_RUN_PLAN_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "checkpoint/checkpoint_store.h"
+#include "runtime/app/local_swarm.h"
 #include "runtime/base/layout.h"
 #include "runtime/config/run_config.h"
 #include "runtime/data/data_feed.h"
 #include "runtime/env/file_system.h"
 #include "runtime/reactor/file_lock.h"
+#include "runtime/trainer/return_plan.h"
 
 namespace starling {
 
@@ -38,8 +42,10 @@ struct RunPlan {
   Epoch epoch{1};
   Era era{1};
   uint64_t last_record = 0;
-  CheckpointInfo start;
+  CheckpointInfo start;           // to begin from, or to fall back on
+  std::optional<LiveState> live;  // go on from the replicas that hold the newest decision
   CheckpointMeta start_meta;
+  std::vector<LocalReplica> adopt;      // local replicas that another trainer left behind
   std::vector<CheckpointInfo> damaged;  // newer than `start`
   std::vector<std::string> notices;     // for the user, before the run begins
 };
@@ -53,8 +59,9 @@ absl::StatusOr<RunPlan> PlanNewRun(Disk& disk, const std::string& run_file,
 // Makes the directory with version 0 in it. On failure nothing is left.
 absl::Status MakeRunDirectory(Disk& disk, RunPlan* plan);
 
-// Locks a run directory and finds the newest checkpoint in it that is whole. Nothing is changed
-// yet.
+// Locks a run directory, finds the newest checkpoint in it that is whole and what was decided
+// since, and takes the next epoch. `live` is set if the model is cut as before and a step was
+// decided in the newest era; who of its members lives is for the caller to find out.
 //   not found: no run is there; unavailable: another trainer holds it;
 //   failed precondition: there is nothing left to do, or the text is another than before and
 //   `accept_new_text` is not set; data loss: no checkpoint is whole;
@@ -76,6 +83,9 @@ absl::StatusOr<std::string> ReadAddress(Disk& disk, const std::string& directory
 // to `damaged`, what is wrong with them to `notices`.
 //   not found: there is none; data loss: none is whole.
 absl::Status FindStart(Disk& disk, const std::string& folder, RunPlan* plan);
+
+// "resumed at step 40 from RUN/checkpoints/step-00000040, data position 640".
+std::string ResumedFromCheckpoint(const RunPlan& plan);
 
 // Renames the damaged checkpoints, so that they are not counted among those to keep.
 absl::Status SetDamagedAside(Disk& disk, const RunPlan& plan);

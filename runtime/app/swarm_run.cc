@@ -36,6 +36,7 @@ Trainer::Options TrainerOptions(const RunPlan& plan) {
   options.last_record = plan.last_record;
   options.start = plan.start;
   options.start_meta = plan.start_meta;
+  options.live = plan.live;
   options.layouts = plan.layouts;
   for (uint32_t stage = 0; stage < plan.config.stage_count(); ++stage) {
     options.expected.push_back(static_cast<uint32_t>(PerStage(plan.config.local.replicas, stage)));
@@ -49,6 +50,7 @@ LocalSwarm::Options LocalOptions(const RunPlan& plan, const Endpoint& trainer) {
   options.join = trainer.control;
   options.run_directory = plan.directory;
   options.config = plan.config;
+  options.adopt = plan.adopt;
   return options;
 }
 
@@ -80,6 +82,7 @@ class SwarmRun final : public TrainerObserver {
 
  private:
   absl::Status Begin();
+  void SayResumed(const Event& event);
   void OnInterrupt(const char* signal_name);
   void CheckLocal();
   void BeginKilling();
@@ -93,6 +96,7 @@ class SwarmRun final : public TrainerObserver {
   std::unique_ptr<ThreadedFiles> files_;
   LocalSwarm local_;
   Trainer trainer_;
+  bool resumed_said_ = false;
   bool killing_ = false;    // the timer of chaos.kill_every runs
   bool kill_done_ = false;  // of chaos.kill_at_step
   int interrupts_ = 0;
@@ -123,6 +127,7 @@ absl::Status SwarmRun::Begin() {
 absl::Status SwarmRun::Run() {
   STARLING_RETURN_IF_ERROR(Begin());
   loop_->RunUntil([this] { return finished_; }, absl::InfiniteDuration());
+  if (trainer_.refused_to_start()) local_.Release();  // they are another trainer's
   local_.Shutdown();
   STARLING_RETURN_IF_ERROR(status_);
   PrintLine(summary_);
@@ -131,8 +136,27 @@ absl::Status SwarmRun::Run() {
   return absl::OkStatus();
 }
 
+// How a restarted trainer goes on.
+void SwarmRun::SayResumed(const Event& event) {
+  if (!plan_.live || resumed_said_) return;
+  const auto number = [&event](const std::string& key) {
+    for (const auto& [name, value] : event.fields) {
+      if (name == key) return std::get<int64_t>(value);
+    }
+    return int64_t{0};
+  };
+  resumed_said_ = true;
+  const int64_t replicas = number("replicas");
+  records_->OnEvent(Event("notice").With(
+      "reason", event.name == "resumed"
+                    ? absl::StrCat("resumed at version ", number("version"), " from ", replicas,
+                                   replicas == 1 ? " live replica" : " live replicas")
+                    : ResumedFromCheckpoint(plan_)));
+}
+
 void SwarmRun::OnEvent(const Event& event) {
   records_->OnEvent(event);
+  if (event.name == "resumed" || event.name == "era_began") SayResumed(event);
   if (event.name == "peer_joined") {
     for (const auto& [key, value] : event.fields) {
       if (key == "pid") local_.OnJoined(static_cast<uint64_t>(std::get<int64_t>(value)));

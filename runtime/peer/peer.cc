@@ -12,8 +12,24 @@ namespace starling {
 namespace {
 
 constexpr absl::Duration kHelloAgain = absl::Milliseconds(500);
+constexpr absl::Duration kLookAgain = absl::Milliseconds(20);  // whether an update is done
 constexpr absl::Duration kLeaveWait = absl::Seconds(2);
 constexpr size_t kUnknownSenderBound = 256;
+
+// The same numbers are made of it: what was made for one can go on with the other.
+bool SameStage(const RunConfig& a, const RunConfig& b, StageId stage) {
+  const size_t s = Value(stage);
+  const std::vector<LayerRange> before = StageRanges(a);
+  const std::vector<LayerRange> after = StageRanges(b);
+  if (s >= before.size() || s >= after.size() || before[s].begin != after[s].begin ||
+      before[s].end != after[s].end) {
+    return false;
+  }
+  RunConfig model = b;
+  model.model = a.model;
+  model.train.seed = a.train.seed;
+  return ToToml(model) == ToToml(b);
+}
 
 }  // namespace
 
@@ -26,7 +42,8 @@ Peer::Peer(Options options, Env* env, Transport* transport, ComputeFactory make_
       make_compute_(std::move(make_compute)),
       events_(std::move(events)),
       on_exit_(std::move(on_exit)),
-      outbox_(env, transport, Outbox::Options()) {
+      outbox_(env, transport, Outbox::Options()),
+      trainer_address_(options_.trainer) {
   transport_->SetHandler(this);
 }
 
@@ -45,7 +62,7 @@ void Peer::Leave(const std::string& reason) {
   if (state_ == State::kLeaving || state_ == State::kExited) return;
   if (state_ == State::kConnecting) return Exit(absl::OkStatus(), reason);
   state_ = State::kLeaving;
-  outbox_.Send(options_.trainer, trainer_, Make(starling::Leave{reason}),
+  outbox_.Send(trainer_address_, trainer_, Make(starling::Leave{reason}),
                [this, reason](const Message&) { Exit(absl::OkStatus(), reason); });
   env_->Schedule(kLeaveWait, [this, reason] { Exit(absl::OkStatus(), reason); });
 }
@@ -62,18 +79,23 @@ void Peer::Exit(absl::Status status, const std::string& reason) {
 // --- admission -------------------------------------------------------------------------
 
 void Peer::SayHello() {
-  if (state_ != State::kConnecting) return;
+  if (state_ != State::kConnecting && !calling_) return;
   const absl::Duration waited = env_->Now() - connecting_since_;
   if (!ever_admitted_ && waited >= options_.first_contact) {
     return Exit(
-        absl::UnavailableError(absl::StrCat("no rendezvous answers at ", options_.trainer.control)),
-        absl::StrCat("no rendezvous answers at ", options_.trainer.control, " (waited ",
+        absl::UnavailableError(absl::StrCat("no rendezvous answers at ", trainer_address_.control)),
+        absl::StrCat("no rendezvous answers at ", trainer_address_.control, " (waited ",
                      absl::FormatDuration(options_.first_contact), "; --wait keeps trying)"));
   }
   if (ever_admitted_ && waited >= config_.swarm.orphan_timeout) {
     return Exit(absl::OkStatus(),
                 absl::StrCat("no trainer for ", absl::FormatDuration(config_.swarm.orphan_timeout),
                              " (swarm.orphan_timeout)"));
+  }
+  env_->Cancel(hello_);
+  if (step_end_ && step_end_->applying()) {  // what is held would be out of date
+    hello_ = env_->Schedule(kLookAgain, [this] { SayHello(); });
+    return;
   }
   Hello hello;
   hello.build = options_.build;
@@ -85,22 +107,32 @@ void Peer::SayHello() {
   hello.device = options_.device;
   hello.threads = options_.threads;
   if (keeper_) hello.held = keeper_->held();
-  outbox_.CancelAll();
-  outbox_.Send(options_.trainer, Incarnation{}, Make(std::move(hello)),
-               [this](const Message& reply) { OnHelloReply(reply); });
+  if (hello.held) hello.results = step_end_->HeldResults();
+  hello.serving = calling_;
+  if (calling_) {
+    outbox_.Cancel(hello_request_);
+  } else {
+    outbox_.CancelAll();
+  }
+  hello_request_ = outbox_.Send(trainer_address_, Incarnation{}, Make(std::move(hello)),
+                                [this](const Message& reply) { OnHelloReply(reply); });
   // Said again soon: a trainer that starts late, or again, should not have to wait for us.
-  env_->Cancel(hello_);
   hello_ = env_->Schedule(kHelloAgain, [this] { SayHello(); });
 }
 
 void Peer::OnHelloReply(const Message& message) {
-  if (state_ != State::kConnecting) return;
+  if (state_ != State::kConnecting && !calling_) return;
+  if (message.epoch < promised_) return;  // of a reign that is over
   if (const auto* welcome = std::get_if<Welcome>(&message.body)) {
     OnWelcome(*welcome, message);
   } else if (const auto* refused = std::get_if<Refused>(&message.body)) {
     if (!refused->retry) {
       Exit(absl::FailedPreconditionError(refused->reason), refused->reason);
     }
+  } else if (calling_ && FromTrainer(message)) {
+    calling_ = false;  // an Ack: nothing was lost
+    env_->Cancel(hello_);
+    Emit(Event("trainer_found"));
   }
 }
 
@@ -110,12 +142,15 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   env_->Cancel(hello_);
   outbox_.CancelAll();
   PeerLinks* const peer_links = this;  // private bases: make_unique cannot convert
-  const bool same_stage = compute_ != nullptr && welcome.stage == stage_ && message.run == run_;
+  const bool same_stage = compute_ != nullptr && welcome.stage == stage_ && message.run == run_ &&
+                          SameStage(config_, *config, stage_);
   config_ = *std::move(config);
   run_ = message.run;
   era_ = message.era;
-  epoch_ = message.epoch;
+  epoch_ = promised_ = message.epoch;
+  calling_ = false;
   trainer_ = message.sender;
+  heard_trainer_ = env_->Now();
   self_ = welcome.incarnation;
   stage_ = welcome.stage;
   if (!same_stage) {
@@ -126,17 +161,21 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
     if (!compute.ok()) return Exit(compute.status(), std::string(compute.status().message()));
     compute_ = *std::move(compute);
     keeper_ = std::make_unique<StateKeeper>(stage_, env_, compute_.get(), peer_links);
+    step_end_ = std::make_unique<StepEnd>(stage_, keeper_.get(), compute_.get(), peer_links);
   }
   StageServer::Options serve;
   serve.stage = stage_;
   serve.stage_count = config_.stage_count();
   serve.slots = slots();
   StageLinks* const links = this;
-  step_end_.reset();
   server_ = std::make_unique<StageServer>(serve, compute_.get(), links);
   keeper_->GiveUpLoading();
-  step_end_ =
-      std::make_unique<StepEnd>(stage_, server_.get(), keeper_.get(), compute_.get(), peer_links);
+  // The step under way starts anew; state and complete results stay.
+  if (keeper_->held()) {
+    server_->Reset(keeper_->held()->version);
+    compute_->FreeThrough(Step{Value(server_->version()) + 1});
+  }
+  step_end_->OnAdmitted(server_.get());
   Wiring::Options wire;
   wire.seed = env_->Random();
   wiring_ = std::make_unique<Wiring>(wire);
@@ -163,18 +202,28 @@ void Peer::BeatHeart() {
   const absl::Duration late = env_->Now() - next_beat_;
   if (late > config_.swarm.heartbeat) heard_trainer_ += late;
   if (env_->Now() - heard_trainer_ >= config_.swarm.dead_after) {
-    return TrainerLost("the trainer says nothing");
+    LoseSight("the trainer says nothing");
+    if (state_ == State::kExited) return;
   }
   Heartbeat beat;
   beat.version = server_->version();
-  outbox_.SendOnce(options_.trainer, Make(beat)).IgnoreError();
+  outbox_.SendOnce(trainer_address_, Make(beat)).IgnoreError();
   next_beat_ = env_->Now() + config_.swarm.heartbeat;
   heartbeat_ = env_->Schedule(config_.swarm.heartbeat, [this] { BeatHeart(); });
+}
+
+void Peer::LoseSight(const std::string& why) {
+  if (calling_ || (state_ != State::kAdmitted && state_ != State::kServing)) return;
+  Emit(Event("trainer_lost").With("reason", why));
+  calling_ = true;
+  connecting_since_ = env_->Now();
+  SayHello();
 }
 
 void Peer::TrainerLost(const std::string& why) {
   if (state_ != State::kAdmitted && state_ != State::kServing) return;
   Emit(Event("trainer_lost").With("reason", why));
+  calling_ = false;
   state_ = State::kConnecting;
   connecting_since_ = env_->Now();
   heard_trainer_ = env_->Now();
@@ -185,7 +234,7 @@ void Peer::TrainerLost(const std::string& why) {
 // --- what arrives ----------------------------------------------------------------------
 
 void Peer::OnLinkLost(const Endpoint& peer) {
-  if (peer.control == options_.trainer.control) TrainerLost("connection lost");
+  if (peer.control == trainer_address_.control) LoseSight("connection lost");
 }
 
 void Peer::OnPacket(Packet packet) {
@@ -203,8 +252,11 @@ void Peer::OnPacket(Packet packet) {
     outbox_.OnReply(message);
     return;
   }
-  if (message.run != run_ || state_ == State::kConnecting) return;
-  if (message.epoch != epoch_) return;  // another trainer's reign
+  if (message.run != run_) return;
+  if (const auto* muster = std::get_if<Muster>(&message.body)) return On(*muster, message);
+  if (state_ == State::kConnecting) return;
+  if (message.epoch != epoch_) return;                            // another trainer's reign
+  if (FromTrainer(message) && message.epoch < promised_) return;  // its reign is over
   Dispatch(message);
 }
 
@@ -266,6 +318,18 @@ void Peer::DispatchFromTrainer(const Message& message) {
   } else if (const auto* apply = std::get_if<Apply>(&message.body)) {
     step_end_->OnApply(*apply, message.request);
   }
+}
+
+void Peer::On(const Muster& muster, const Message& message) {
+  if (message.epoch <= epoch_ || message.epoch < promised_) return;
+  MusterReply reply;
+  reply.hears = !calling_ && (state_ == State::kAdmitted || state_ == State::kServing);
+  reply.heard_ago_s = absl::ToDoubleSeconds(env_->Now() - heard_trainer_);
+  ReplyAt(muster.trainer, message.request, reply);
+  if (reply.hears) return;
+  promised_ = message.epoch;
+  trainer_address_ = muster.trainer;
+  SayHello();
 }
 
 // From the promise on nothing is sent to the fenced, though the View without them may come later.
@@ -373,7 +437,7 @@ void Peer::DeviceFailed(const absl::Status& status) {
   Emit(Event("device_failed").With("reason", std::string(status.message())));
   const std::string reason = absl::StrCat("device failed: ", status.message());
   if (state_ == State::kAdmitted || state_ == State::kServing) {
-    outbox_.SendOnce(options_.trainer, Make(starling::Leave{reason})).IgnoreError();
+    outbox_.SendOnce(trainer_address_, Make(starling::Leave{reason})).IgnoreError();
   }
   Exit(status, reason);
 }
@@ -404,7 +468,7 @@ void Peer::Reply(const Message& to, MessageBody body) {
 }
 
 void Peer::ReplyToTrainer(uint64_t request, MessageBody body) {
-  ReplyAt(options_.trainer, request, std::move(body));
+  ReplyAt(trainer_address_, request, std::move(body));
 }
 
 void Peer::ReplyAt(const Endpoint& address, uint64_t request, MessageBody body) {
@@ -425,7 +489,7 @@ void Peer::AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_repl
 }
 
 void Peer::AskTrainer(MessageBody body) {
-  outbox_.Send(options_.trainer, trainer_, Make(std::move(body)), [](const Message&) {});
+  outbox_.Send(trainer_address_, trainer_, Make(std::move(body)), [](const Message&) {});
 }
 
 // --- for checks

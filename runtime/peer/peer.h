@@ -2,8 +2,11 @@
 // state, and then passes what arrives to the part that knows: StageServer (microbatches), StepEnd
 // (seal, all-reduce, update), StateKeeper (loading and donating state).
 //
-//   Connecting --Welcome--> Admitted --LoadState, Loaded--> Serving --fenced or trainer lost-->
-//   Connecting
+//   Connecting --Welcome--> Admitted --LoadState, Loaded--> Serving --fenced--> Connecting
+//
+// A peer that loses sight of its trainer goes on with what it has and calls: it says Hello until
+// that trainer answers (nothing was lost), or another lets it in anew (state and results of rounds
+// are kept), or its patience ends. It promises itself to the highest epoch that has asked for it.
 //
 // Sans-I/O; every call on the reactor thread. The Env, Transport and EventSink outlive it.
 // One replica per peer; messages are keyed by incarnation, so a peer may come to hold several.
@@ -104,6 +107,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   void TrainerLost(const std::string& why) override;
 
   // Admission
+  void LoseSight(const std::string& why);
   void SayHello();
   void OnHelloReply(const Message& message);
   void OnWelcome(const Welcome& welcome, const Message& message);
@@ -115,6 +119,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   void Dispatch(const Message& message);
   void DispatchFromTrainer(const Message& message);
   void On(const View& view);
+  void On(const Muster& muster, const Message& message);
   void On(const Fence& fence);
   void On(const LoadState& load, const Message& message);
   void On(const Fetch& fetch, uint64_t request);
@@ -139,6 +144,9 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
 
   // Who we are to the trainer
   State state_ = State::kConnecting;
+  bool calling_ = false;  // Admitted or Serving, and out of sight of the trainer
+  Endpoint trainer_address_;
+  Epoch promised_{0};  // control of a lower epoch is refused
   RunId run_{0};
   Era era_{0};
   Epoch epoch_{0};
@@ -152,6 +160,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   TimerId heartbeat_ = kNoTimer;
   absl::Time next_beat_;
   TimerId hello_ = kNoTimer;
+  uint64_t hello_request_ = 0;
   TimerId retry_sends_ = kNoTimer;
 
   // Who else there is
@@ -164,7 +173,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   // What we serve
   std::unique_ptr<StateKeeper> keeper_;  // lives as long as compute_
   std::unique_ptr<StageServer> server_;  // one per admission
-  std::unique_ptr<StepEnd> step_end_;    // one per admission
+  std::unique_ptr<StepEnd> step_end_;    // lives as long as compute_
 
   // Last, so that it goes first: what it still has to answer uses the others.
   std::unique_ptr<Compute> compute_;

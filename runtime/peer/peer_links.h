@@ -31,7 +31,7 @@ class PeerLinks {
   virtual void AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) = 0;
 
   virtual void Emit(const Event& event) = 0;
-  // Not to be trusted to go on from here: says Hello again.
+  // Nothing can be gone on with from here: asks to be let in anew.
   virtual void TrainerLost(const std::string& why) = 0;
   // The device failed: this replica can do nothing more.
   virtual void DeviceFailed(const absl::Status& status) = 0;

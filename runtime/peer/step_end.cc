@@ -14,9 +14,34 @@ constexpr size_t kRoundsBound = 256;
 
 }  // namespace
 
-StepEnd::StepEnd(StageId stage, StageServer* server, StateKeeper* state, Compute* compute,
-                 PeerLinks* links)
-    : stage_(stage), server_(server), state_(state), compute_(compute), links_(links) {}
+StepEnd::StepEnd(StageId stage, StateKeeper* state, Compute* compute, PeerLinks* links)
+    : stage_(stage), state_(state), compute_(compute), links_(links) {}
+
+void StepEnd::OnAdmitted(StageServer* server) {
+  server_ = server;
+  seals_.clear();
+  sealed_.clear();
+  for (auto it = rounds_.begin(); it != rounds_.end();) {
+    Round& round = it->second;
+    const bool whole = round.member && round.member->complete() && round.member->status().ok();
+    if (!whole || it->first.step != step()) {
+      it = rounds_.erase(it);
+      continue;
+    }
+    round.unsent.clear();
+    round.answered = true;
+    ++it;
+  }
+}
+
+std::vector<HeldResult> StepEnd::HeldResults() const {
+  std::vector<HeldResult> results;
+  for (const auto& [id, round] : rounds_) {
+    if (id.step != step() || !round.member || !round.member->complete()) continue;
+    results.push_back({id, round.member->outcome().result_hash});
+  }
+  return results;
+}
 
 void StepEnd::OnSeal(const Seal& seal, uint64_t request) {
   if (seal.step != step()) return;  // not there yet, or over

@@ -1,6 +1,8 @@
 // StepEnd: a replica's part in the end of a step: seal, round, apply.
 //
-// Reactor thread. One per admission; StageServer, StateKeeper, Compute and PeerLinks outlive it.
+// Reactor thread. One per stage: results and an update under way survive a new admission, so that a
+// restarted trainer can have its newest decision finished. StateKeeper, Compute and PeerLinks
+// outlive it; there is a StageServer for each admission.
 #ifndef STARLING_RUNTIME_PEER_STEP_END_H_
 #define STARLING_RUNTIME_PEER_STEP_END_H_
 
@@ -22,10 +24,18 @@ namespace starling {
 
 class StepEnd {
  public:
-  StepEnd(StageId stage, StageServer* server, StateKeeper* state, Compute* compute,
-          PeerLinks* links);
+  StepEnd(StageId stage, StateKeeper* state, Compute* compute, PeerLinks* links);
   StepEnd(const StepEnd&) = delete;
   StepEnd& operator=(const StepEnd&) = delete;
+
+  // Before anything else. `server` serves the version held. Seals and rounds that were not complete
+  // are forgotten, complete results of the step after that version are kept.
+  void OnAdmitted(StageServer* server);
+
+  // Complete results of the step under way.
+  std::vector<HeldResult> HeldResults() const;
+  // An update runs: what is held is about to change.
+  bool applying() const { return applying_ != Version{0}; }
 
   void OnSeal(const Seal& seal, uint64_t request);
   void OnReduce(const Reduce& reduce, uint64_t request);
@@ -59,10 +69,10 @@ class StepEnd {
   void Finished(const Decision& decision, uint64_t request, Hash128 hash);
 
   const StageId stage_;
-  StageServer* const server_;
   StateKeeper* const state_;
   Compute* const compute_;
   PeerLinks* const links_;
+  StageServer* server_ = nullptr;
 
   // Seals of the step: number -> request, answer
   std::map<uint32_t, std::pair<uint64_t, std::optional<Sealed>>> seals_;

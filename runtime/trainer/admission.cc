@@ -175,6 +175,17 @@ std::vector<Replica> Admission::TakeLoaded(const std::function<bool(const Replic
   return taken;
 }
 
+std::vector<Replica> Admission::Take(const std::set<Incarnation>& incarnations) {
+  std::vector<Replica> taken;
+  for (const Incarnation& incarnation : incarnations) {
+    const auto it = joiners_.find(incarnation);
+    if (it == joiners_.end()) continue;
+    taken.push_back(std::move(it->second.replica));
+    joiners_.erase(it);
+  }
+  return taken;
+}
+
 const Replica* Admission::Find(Incarnation incarnation) const {
   const auto it = joiners_.find(incarnation);
   return it == joiners_.end() ? nullptr : &it->second.replica;

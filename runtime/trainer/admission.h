@@ -13,6 +13,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,9 @@ class Admission {
   void Readmit(Replica replica);
   // Joiners that hold exactly the state `current` names for their stage, removed from here.
   std::vector<Replica> TakeLoaded(const std::function<bool(const Replica&)>& current);
+
+  // These joiners, removed from here, whatever they have loaded.
+  std::vector<Replica> Take(const std::set<Incarnation>& incarnations);
 
   const Replica* Find(Incarnation incarnation) const;
   std::optional<Incarnation> FindByAddress(const std::string& control) const;

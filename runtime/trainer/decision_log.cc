@@ -1,6 +1,5 @@
 #include "runtime/trainer/decision_log.h"
 
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -16,94 +15,49 @@ using Json = nlohmann::ordered_json;
 
 constexpr int kFormat = 1;
 
-Json ToJson(const GroupOutcome& group) {
-  Json members = Json::array();
-  for (const RoundMemberPlan& member : group.members) {
-    Json segments = Json::array();
-    for (const SegmentRef& ref : member.segments) {
-      segments.push_back({{"segment", Value(ref.id)}, {"list", ToHex(ref.list_hash)}});
-    }
-    members.push_back({{"replica", ToString(member.incarnation)}, {"segments", segments}});
+void Take(Decision record, DecisionLogState* state) {
+  state->last_number = record.number;
+  state->epoch = record.epoch;
+  if (record.era != state->era) {  // everyone becomes a joiner again
+    state->members.clear();
+    state->newest.reset();
   }
-  return {{"group", group.round.group},
-          {"round", group.round.number},
-          {"result", ToHex(group.result_hash)},
-          {"square_norm", group.square_norm},
-          {"lane", group.lane},
-          {"members", members}};
-}
-
-Json ToJson(const UpdateScalars& s) {
-  return {{"grad_scale", s.grad_scale},
-          {"beta1", s.beta1},
-          {"one_minus_beta1", s.one_minus_beta1},
-          {"beta2", s.beta2},
-          {"one_minus_beta2", s.one_minus_beta2},
-          {"step_size", s.step_size},
-          {"inv_sqrt_bias2", s.inv_sqrt_bias2},
-          {"epsilon", s.epsilon},
-          {"decay", s.decay}};
-}
-
-absl::Status Parse(const std::string& line, DecisionLogState* state) {
-  const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object() || !json.contains("number") || !json["number"].is_number_unsigned() ||
-      !json.contains("epoch") || !json["epoch"].is_number_unsigned() || !json.contains("era") ||
-      !json["era"].is_number_unsigned() || !json.contains("step") ||
-      !json["step"].is_number_unsigned()) {
-    return absl::DataLossError("not a decision record");
+  state->era = record.era;
+  for (const Incarnation& leaver : record.leaves) state->members.erase(leaver);
+  for (const Member& member : record.joins) state->members[member.incarnation] = member;
+  if (record.step == Step{0}) return;
+  state->step = record.step;
+  if (record.skip) {
+    state->skipped.insert(record.step);
+  } else {
+    state->skipped.erase(record.step);  // taken again in a later era
   }
-  state->last_number = json["number"].get<uint64_t>();
-  state->epoch = Epoch{json["epoch"].get<uint32_t>()};
-  state->era = Era{json["era"].get<uint32_t>()};
-  const uint64_t step = json["step"].get<uint64_t>();
-  if (step != 0) state->step = Step{step};
-  return absl::OkStatus();
+  state->newest = std::move(record);
 }
 
-absl::Status AppendLine(Disk& disk, const std::string& path, const std::string& line) {
-  bool torn = false;
+absl::StatusOr<bool> EndsWhole(Disk& disk, const std::string& path) {
   STARLING_ASSIGN_OR_RETURN(const uint64_t size, disk.FileSize(path));
-  if (size > 0) {
-    STARLING_ASSIGN_OR_RETURN(const Blob bytes, disk.Map(path));
-    torn = bytes.size_bytes() > 0 && bytes.data()[bytes.size_bytes() - 1] != std::byte{'\n'};
+  if (size == 0) return true;
+  STARLING_ASSIGN_OR_RETURN(const Blob bytes, disk.Map(path));
+  return bytes.size_bytes() == 0 || bytes.data()[bytes.size_bytes() - 1] == std::byte{'\n'};
+}
+
+absl::Status AppendLine(Disk& disk, const std::string& path, const std::string& line, bool* whole) {
+  const bool known_whole = std::exchange(*whole, false);  // until this one is
+  bool torn = false;
+  if (!known_whole) {
+    STARLING_ASSIGN_OR_RETURN(const bool ends_whole, EndsWhole(disk, path));
+    torn = !ends_whole;
   }
   STARLING_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, disk.OpenForAppend(path));
   const std::string text = (torn ? "\n" : "") + line + "\n";
   STARLING_RETURN_IF_ERROR(file->Append(text.data(), text.size()));
-  return file->Sync();
+  STARLING_RETURN_IF_ERROR(file->Sync());
+  *whole = true;
+  return absl::OkStatus();
 }
 
 }  // namespace
-
-std::string ToJsonLine(const Decision& decision) {
-  Json groups = Json::array();
-  for (const GroupOutcome& group : decision.groups) groups.push_back(ToJson(group));
-  Json joins = Json::array();
-  for (const Member& member : decision.joins) {
-    joins.push_back({{"replica", ToString(member.incarnation)},
-                     {"peer", ToString(member.peer)},
-                     {"stage", Value(member.stage)},
-                     {"control", member.address.control},
-                     {"bulk", member.address.bulk}});
-  }
-  Json leaves = Json::array();
-  for (const Incarnation& incarnation : decision.leaves) leaves.push_back(ToString(incarnation));
-  const Json json = {{"number", decision.number},
-                     {"epoch", Value(decision.epoch)},
-                     {"era", Value(decision.era)},
-                     {"step", Value(decision.step)},
-                     {"skip", decision.skip},
-                     {"loss", decision.loss},
-                     {"grad_norm", decision.gradient_norm},
-                     {"lr", decision.learning_rate},
-                     {"tokens", decision.tokens},
-                     {"scalars", ToJson(decision.scalars)},
-                     {"groups", groups},
-                     {"joins", joins},
-                     {"leaves", leaves}};
-  return json.dump();
-}
 
 absl::Status CreateDecisionLog(Disk& disk, const std::string& path, RunId run) {
   if (disk.Exists(path)) return absl::AlreadyExistsError(absl::StrCat(path, " exists already"));
@@ -128,14 +82,15 @@ absl::StatusOr<DecisionLogState> ReadDecisionLog(Disk& disk, const std::string& 
     if (lines[i].empty()) continue;
     // A line that is no record is a torn one: the machine died while it was being written, so it
     // was never acted on.
-    Parse(lines[i], &state).IgnoreError();
+    absl::StatusOr<Decision> record = ParseDecision(lines[i]);
+    if (record.ok()) Take(*std::move(record), &state);
   }
   return state;
 }
 
 void DecisionLog::Append(const Decision& decision, std::function<void(absl::Status)> done) {
-  files_->Run([path = path_,
-               line = ToJsonLine(decision)](Disk& disk) { return AppendLine(disk, path, line); },
+  files_->Run([path = path_, line = ToJsonLine(decision),
+               whole = whole_](Disk& disk) { return AppendLine(disk, path, line, whole.get()); },
               std::move(done));
 }
 

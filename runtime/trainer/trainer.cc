@@ -56,13 +56,14 @@ Trainer::~Trainer() { env_->Cancel(watch_); }
 void Trainer::Start() {
   last_watch_ = env_->Now();
   watch_ = env_->Schedule(options_.config.swarm.heartbeat, [this] { Watch(); });
+  if (options_.live) return BeginReturn();
   BeginEra();
 }
 
 void Trainer::RequestStop(const std::string& reason) {
   if (phase_ == Phase::kDone || !stop_reason_.empty()) return;
   stop_reason_ = reason;
-  if (phase_ == Phase::kGathering) return MaybeEnd();
+  if (phase_ == Phase::kGathering || phase_ == Phase::kReturning) return MaybeEnd();
   // A step that cannot end now is given up: nothing of it was decided.
   if (phase_ == Phase::kTraining && swarm_.EmptyStage()) {
     phase_ = Phase::kEnding;
@@ -84,7 +85,12 @@ void Trainer::OnPacket(Packet packet) {
   if (const auto* ask = std::get_if<StatusRequest>(&message.body)) {
     return swarm_.Reply(ask->reply_address, message.request, StatusReply{StatusJson()});
   }
-  if (message.run != options_.run || message.epoch != swarm_.epoch()) return;
+  if (message.run != options_.run) return;
+  if (std::holds_alternative<MusterReply>(message.body)) {  // its epoch is that of its own trainer
+    swarm_.outbox().OnReply(message);
+    return;
+  }
+  if (message.epoch != swarm_.epoch()) return;
   Replica* replica = swarm_.Find(message.sender);
   if (replica != nullptr) replica->load = message.load;
   if (replica != nullptr || admission_.Find(message.sender) != nullptr) {
@@ -104,9 +110,16 @@ void Trainer::OnHello(const Hello& hello, const Message& message) {
     return swarm_.Reply(hello.address, message.request,
                         Refused{false, "this peer belongs to another run"});
   }
+  if (admitting_ && admitting_peers_.count(hello.peer) > 0) return;  // it will say it again
   const Incarnation previous = message.epoch == swarm_.epoch() ? message.sender : Incarnation{};
+  if (hello.serving && (swarm_.Find(previous) != nullptr || admission_.Find(previous) != nullptr)) {
+    // It lost sight of this trainer for a while, and gave nothing up.
+    detector_.OnHeard(previous, env_->Now());
+    return swarm_.Reply(hello.address, message.request, Ack{});
+  }
   const std::optional<Incarnation> replaced = admission_.OnHello(hello, previous, message.request);
   if (replaced) Fence(*replaced, kCameBack);
+  if (roll_call_) roll_call_->OnHello(hello);
   OnAdmissionChanged();
 }
 
@@ -145,6 +158,10 @@ void Trainer::OnFetch(const Fetch& fetch, const Message& message) {
 
 void Trainer::OnLinkLost(const Endpoint& peer) {
   if (phase_ == Phase::kDone) return;
+  if (roll_call_) {
+    roll_call_->OnLinkLost(peer.control);
+    ConsiderReturn();
+  }
   if (const auto joiner = admission_.FindByAddress(peer.control)) {
     return Lose(*joiner, "connection lost");
   }
@@ -162,6 +179,8 @@ void Trainer::Watch() {
   // A loop that could not run did not hear anyone either.
   if (late > options_.config.swarm.heartbeat) detector_.Extend(late);
   last_watch_ = now;
+  if (roll_call_)
+    roll_call_->Watch(late > options_.config.swarm.heartbeat ? late : absl::Duration());
   for (const FailureDetector::Suspect& suspect : detector_.Overdue(now)) {
     const Replica* replica = swarm_.Find(suspect.incarnation);
     // Silence alone does not cost a stage its last replica, unless one waits to take its place.
@@ -216,6 +235,7 @@ void Trainer::Fence(Incarnation incarnation, const std::string& reason) {
 
 void Trainer::OnAdmissionChanged() {
   if (phase_ == Phase::kDone) return;
+  ConsiderReturn();
   ConsiderNewEra();
   admission_.OfferLoads();
   AdmitLoaded();
@@ -244,6 +264,7 @@ bool Trainer::EnoughToStart() const {
 
 void Trainer::AdmitLoaded() {
   if (admitting_ || deciding_ || phase_ == Phase::kDone || loading_base_) return;
+  if (phase_ == Phase::kReturning) return;
   if (phase_ == Phase::kGathering) {
     if (!EnoughToStart() || admission_.loading()) return;
   } else if (step_run_ != nullptr && !step_run_->accepts_members()) {
@@ -253,12 +274,16 @@ void Trainer::AdmitLoaded() {
       admission_.TakeLoaded([this](const Replica& replica) { return IsCurrent(replica); });
   if (ready.empty()) return;
   Decision record = NewRecord();
-  for (const Replica& replica : ready) record.joins.push_back(replica.member);
+  for (const Replica& replica : ready) {
+    record.joins.push_back(replica.member);
+    admitting_peers_.insert(replica.member.peer);
+  }
   admitting_ = true;
   lost_while_admitting_.clear();
   log_.Append(record,
               [this, record, ready, at = version_, era = swarm_.era()](absl::Status status) {
                 admitting_ = false;
+                admitting_peers_.clear();
                 if (phase_ == Phase::kDone) return;
                 if (!status.ok()) return Finish(status, "the decision log cannot be written");
                 observer_->OnDecision(record);
@@ -319,7 +344,7 @@ std::optional<Admission::LoadTarget> Trainer::FindLoadTarget(
 std::string Trainer::WaitingFor() const {
   if (phase_ == Phase::kEnding || admitting_) return "";
   // At the start replicas are on their way.
-  const bool starting = phase_ == Phase::kGathering;
+  const bool starting = phase_ == Phase::kGathering || phase_ == Phase::kReturning;
   if (starting && env_->Now() - gathering_since_ < kSayWhatIsMissing) return "";
   std::vector<uint32_t> counts = swarm_.CountPerStage();
   const std::vector<uint32_t> joining = admission_.CountPerStage();
@@ -338,6 +363,7 @@ std::string Trainer::WaitingFor() const {
 void Trainer::BeginEra() {
   phase_ = Phase::kGathering;
   swarm_.set_era(Next(swarm_.era()));
+  roll_call_.reset();
   step_run_.reset();
   saver_.Abandon();
   std::vector<Replica> members;

@@ -1,13 +1,17 @@
 // Trainer: feeds microbatches, decides steps, admits peers, has checkpoints made. It holds no
 // parameters: replicas hold the state, the decision log what was decided.
 //
+//   Returning (a restarted trainer: the members of the newest record report) --a stage lost-->
+//   below
+//      '--all stages can be served at the newest decided version--> Training
 //   Gathering --every stage has a loaded replica--> Training (StepRun, record persisted, Apply;
 //   again)
 //      ^                                               |  last step, or asked to stop
 //      '--- a stage lost its last replica: new era <---+--> Ending (last evaluation and checkpoint)
 //      -> Done
 //
-// Parts: Swarm (who serves), Admission (who wants in), StepRun (one step), Saver (checkpoints),
+// Parts: Swarm (who serves), Admission (who wants in), RollCall and PlanReturn (who is still there
+// after a restart, and with what), StepRun (one step), Saver (checkpoints),
 // DecisionLog (what is on disk before anyone acts on it). Sans-I/O: every call on the reactor
 // thread; the interfaces given to it outlive it.
 #ifndef STARLING_RUNTIME_TRAINER_TRAINER_H_
@@ -33,6 +37,8 @@
 #include "runtime/trainer/admission.h"
 #include "runtime/trainer/decision_log.h"
 #include "runtime/trainer/observer.h"
+#include "runtime/trainer/return_plan.h"
+#include "runtime/trainer/roll_call.h"
 #include "runtime/trainer/saver.h"
 #include "runtime/trainer/step_run.h"
 #include "runtime/trainer/swarm.h"
@@ -49,7 +55,10 @@ class Trainer : public TransportHandler {
     Epoch epoch{1};            // greater than any before in this run
     Era era{1};                // likewise
     uint64_t last_record = 0;  // of the decision log
-    CheckpointInfo start;      // the checkpoint to begin from
+    CheckpointInfo start;      // the checkpoint to begin from, or to fall back on
+    // Go on from live replicas in the era of `newest`, if every stage can be served; else, or
+    // without this, begin `era` from `start`.
+    std::optional<LiveState> live;
     CheckpointMeta start_meta;
     std::vector<StageLayout> layouts;  // per stage
     std::vector<uint32_t> expected;    // replicas per stage to wait for a while at the start
@@ -70,11 +79,13 @@ class Trainer : public TransportHandler {
   void OnLinkLost(const Endpoint& peer) override;
 
   Version version() const { return version_; }
+  // It ended because another trainer is alive: what it would have ended is not its own.
+  bool refused_to_start() const { return refused_to_start_; }
   const Swarm& swarm() const { return swarm_; }
   void VisitBuffers(const BufferVisitor& visit) const { swarm_.VisitBuffers(visit); }
 
  private:
-  enum class Phase : uint8_t { kGathering, kTraining, kEnding, kDone };
+  enum class Phase : uint8_t { kReturning, kGathering, kTraining, kEnding, kDone };
 
   // Messages
   void OnHello(const Hello& hello, const Message& message);
@@ -94,6 +105,12 @@ class Trainer : public TransportHandler {
   bool IsCurrent(const Replica& replica) const;
   std::string WaitingFor() const;
 
+  // Return from a restart (trainer_return.cc)
+  void BeginReturn();
+  void ConsiderReturn();
+  void Returned(std::vector<Replica> replicas, const ReturnPlan& plan);
+  void RefuseToStart(const std::string& reason);
+
   // Eras
   void BeginEra();
   void OnBaseLoaded(absl::Status status);
@@ -105,6 +122,8 @@ class Trainer : public TransportHandler {
   void OnStepDone(absl::StatusOr<StepOutcome> outcome);
   void Decide(const StepOutcome& outcome);
   void Commit(const Decision& decision, const StepOutcome& outcome);
+  void SendApply(const Decision& decision);
+  bool CheckpointIsDue() const;
   void OnApplied(Incarnation from, const Applied& applied);
   void Report(const Decision& decision, const StepOutcome& outcome);
   void BeginSave();
@@ -128,11 +147,14 @@ class Trainer : public TransportHandler {
   FailureDetector detector_;
   DecisionLog log_;
   Saver saver_;
+  std::unique_ptr<RollCall> roll_call_;  // while Returning
+  bool refused_to_start_ = false;
   std::unique_ptr<Wiring> wiring_;
   std::unique_ptr<StepRun> step_run_;
   uint64_t record_number_ = 0;
   std::vector<Incarnation> unrecorded_leaves_;
   bool admitting_ = false;                      // a record with joins is being persisted
+  std::set<PeerId> admitting_peers_;            // of it
   std::set<std::string> lost_while_admitting_;  // control addresses
   bool deciding_ = false;                       // a step's record is being persisted
 

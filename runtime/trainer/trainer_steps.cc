@@ -102,6 +102,14 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
     }
   }
   admission_.RestartLoads();
+  SendApply(decision);
+  Report(decision, outcome);
+  if (CheckpointIsDue()) BeginSave();
+  BeginStep();
+  OnAdmissionChanged();
+}
+
+void Trainer::SendApply(const Decision& decision) {
   for (const auto& [incarnation, replica] : swarm_.replicas()) {
     swarm_.Ask(incarnation, Apply{decision},
                [this, incarnation = incarnation](const Message& reply) {
@@ -109,15 +117,13 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
                  if (applied != nullptr) OnApplied(incarnation, *applied);
                });
   }
-  Report(decision, outcome);
+}
+
+bool Trainer::CheckpointIsDue() const {
   const int64_t every = options_.config.checkpoint.every;
   const int64_t at = static_cast<int64_t>(Value(version_));
-  if (at >= options_.config.train.steps || !stop_reason_.empty() ||
-      (every > 0 && at % every == 0)) {
-    BeginSave();
-  }
-  BeginStep();
-  OnAdmissionChanged();
+  return at >= options_.config.train.steps || !stop_reason_.empty() ||
+         (every > 0 && at % every == 0);
 }
 
 void Trainer::OnApplied(Incarnation from, const Applied& applied) {
@@ -204,7 +210,8 @@ void Trainer::BeginSave() {
 }
 
 void Trainer::MaybeEnd() {
-  if (phase_ == Phase::kGathering && !stop_reason_.empty()) {
+  const bool begun = phase_ != Phase::kGathering && phase_ != Phase::kReturning;
+  if (!begun && !stop_reason_.empty()) {
     return Finish(absl::OkStatus(),
                   absl::StrCat(stop_reason_, "; the newest checkpoint is ", base_.path));
   }
@@ -266,7 +273,7 @@ std::string Trainer::StatusJson() const {
                       {"layers", {ranges[stage].begin, ranges[stage].end}},
                       {"replicas", replicas}});
   }
-  const char* state = "gathering";
+  const char* state = phase_ == Phase::kReturning ? "returning" : "gathering";
   if (phase_ == Phase::kTraining) state = swarm_.EmptyStage() ? "waiting" : "training";
   if (phase_ == Phase::kEnding) state = "ending";
   if (phase_ == Phase::kDone) state = "done";

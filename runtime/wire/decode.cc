@@ -198,6 +198,18 @@ class Decoder {
 
   // --- bodies ---
 
+  void Get(schema::HeldResult::Reader from, HeldResult* to) {
+    Get(from.getRound(), &to->round);
+    Get(from.getHash(), &to->hash);
+  }
+
+  void Get(schema::Muster::Reader from, Muster* to) { Get(from.getTrainer(), &to->trainer); }
+
+  void Get(schema::MusterReply::Reader from, MusterReply* to) {
+    to->hears = from.getHears();
+    to->heard_ago_s = from.getHeardAgoS();
+  }
+
   void Get(schema::Hello::Reader from, Hello* to) {
     to->protocol = from.getProtocol();
     Get(from.getBuild(), &to->build);
@@ -209,6 +221,8 @@ class Decoder {
     Get(from.getDevice(), &to->device);
     to->threads = from.getThreads();
     if (from.hasHeld()) Get(from.getHeld(), &to->held.emplace());
+    GetList(from.getResults(), &to->results);
+    to->serving = from.getServing();
   }
 
   void Get(schema::Welcome::Reader from, Welcome* to) {
@@ -412,6 +426,8 @@ void Decoder::GetBody(schema::Envelope::Body::Reader from, MessageBody* to) {
     STARLING_BODY(ACK, Ack)
     STARLING_BODY(FETCH_INDEX, FetchIndex)
     STARLING_BODY(CHUNK_INDEX, ChunkIndex)
+    STARLING_BODY(MUSTER, Muster)
+    STARLING_BODY(MUSTER_REPLY, MusterReply)
 #undef STARLING_BODY
   }
   Fail(absl::InvalidArgumentError("unknown kind of message " +

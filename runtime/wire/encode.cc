@@ -151,6 +151,11 @@ void Put(const Decision& from, schema::Decision::Builder to) {
   STARLING_PUT_NUMBERS(from.leaves, to, initLeaves, Pack);
 }
 
+void Put(const HeldResult& from, schema::HeldResult::Builder to) {
+  Put(from.round, to.initRound());
+  Put(from.hash, to.initHash());
+}
+
 void Put(const HeldWork& from, schema::HeldWork::Builder to) {
   Put(from.work, to.initWork());
   to.setState(static_cast<uint8_t>(from.state));
@@ -180,6 +185,8 @@ class BodyWriter {
     to.setDevice(TextOf(from.device));
     to.setThreads(from.threads);
     if (from.held) Put(*from.held, to.initHeld());
+    STARLING_PUT_LIST(from.results, to, initResults);
+    to.setServing(from.serving);
   }
 
   void operator()(const Welcome& from) {
@@ -345,6 +352,16 @@ class BodyWriter {
   void operator()(const Apply& from) { Put(from.decision, body_.initApply().initDecision()); }
 
   void operator()(const Applied& from) { Put(from.state, body_.initApplied().initState()); }
+
+  void operator()(const Muster& from) {
+    Put(from.trainer, body_.initMuster().initTrainer());
+  }
+
+  void operator()(const MusterReply& from) {
+    auto to = body_.initMusterReply();
+    to.setHears(from.hears);
+    to.setHeardAgoS(from.heard_ago_s);
+  }
 
   void operator()(const StatusRequest& from) {
     Put(from.reply_address, body_.initStatusRequest().initReplyAddress());

@@ -34,6 +34,8 @@ struct KindName {
   const char* operator()(const StatusRequest&) const { return "StatusRequest"; }
   const char* operator()(const StatusReply&) const { return "StatusReply"; }
   const char* operator()(const Ack&) const { return "Ack"; }
+  const char* operator()(const Muster&) const { return "Muster"; }
+  const char* operator()(const MusterReply&) const { return "MusterReply"; }
 };
 
 }  // namespace

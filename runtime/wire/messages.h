@@ -32,6 +32,22 @@ struct StateName {
   Hash128 hash;
 };
 
+struct RoundId {
+  Epoch epoch{0};
+  Step step{0};
+  uint32_t group = 0;   // parameter group; stage s's own parameters are group s
+  uint32_t number = 0;  // counts the rounds of this step and group
+
+  friend bool operator==(const RoundId& a, const RoundId& b) {
+    return a.epoch == b.epoch && a.step == b.step && a.group == b.group && a.number == b.number;
+  }
+  friend bool operator!=(const RoundId& a, const RoundId& b) { return !(a == b); }
+  friend bool operator<(const RoundId& a, const RoundId& b) {
+    return std::tie(a.epoch, a.step, a.group, a.number) <
+           std::tie(b.epoch, b.step, b.group, b.number);
+  }
+};
+
 // What a replica reports about its speed with everything it sends; wiring uses it.
 struct Load {
   float service_s = 0;  // smoothed seconds of device time per microbatch, forward and backward
@@ -40,6 +56,12 @@ struct Load {
 
 // --- admission and membership
 // ---------------------------------------------------------------------
+
+// The complete result of a round that a replica holds, of a step it has not applied yet.
+struct HeldResult {
+  RoundId round;
+  Hash128 hash;
+};
 
 // peer -> trainer: let me in.
 struct Hello {
@@ -53,6 +75,11 @@ struct Hello {
   std::string device;  // "cpu", "cuda:0"
   uint32_t threads = 0;
   std::optional<StateName> held;  // state it has from before
+  // Of the step after `held`: what lets it finish a decision that was taken.
+  std::vector<HeldResult> results;
+  // It has lost sight of its trainer and gave nothing up: if that trainer answers with an Ack, both
+  // go on as if nothing had been. Another trainer lets it in anew.
+  bool serving = false;
 };
 
 // trainer -> peer, reply to Hello: you are in, as this incarnation. State comes with Load.
@@ -66,6 +93,18 @@ struct Welcome {
 struct Refused {
   bool retry = false;  // true: say Hello again (fenced, or unknown); false: give up
   std::string reason;  // one line for the user
+};
+
+// restarted trainer -> member of its newest record: report. The reply is a MusterReply; a peer that
+// hears no trainer follows with a Hello to `trainer`. Ignored unless its epoch is above the peer's.
+struct Muster {
+  Endpoint trainer;  // only `control`
+};
+
+// peer -> restarted trainer, reply to Muster. Message::epoch is that of its own trainer.
+struct MusterReply {
+  bool hears = false;      // its own trainer
+  double heard_ago_s = 0;  // when it last did
 };
 
 // peer -> trainer, about once a second; answered by an Ack without a number. Message::load says how
@@ -251,22 +290,6 @@ struct Sealed {
   std::vector<SegmentSummary> segments;
 };
 
-struct RoundId {
-  Epoch epoch{0};
-  Step step{0};
-  uint32_t group = 0;   // parameter group; stage s's own parameters are group s
-  uint32_t number = 0;  // counts the rounds of this step and group
-
-  friend bool operator==(const RoundId& a, const RoundId& b) {
-    return a.epoch == b.epoch && a.step == b.step && a.group == b.group && a.number == b.number;
-  }
-  friend bool operator!=(const RoundId& a, const RoundId& b) { return !(a == b); }
-  friend bool operator<(const RoundId& a, const RoundId& b) {
-    return std::tie(a.epoch, a.step, a.group, a.number) <
-           std::tie(b.epoch, b.step, b.group, b.number);
-  }
-};
-
 struct SegmentRef {
   SegmentId id{0};
   Hash128 list_hash;
@@ -377,10 +400,11 @@ struct Ack {
   std::string text;
 };
 
-using MessageBody = std::variant<Hello, Welcome, Refused, Heartbeat, Leave, Stop, View, LoadState,
-                                 Loaded, Fetch, Chunk, Forward, Backward, Notice, Cancel, Fence,
-                                 FenceAck, Seal, Sealed, Reduce, Piece, Result, Reduced, Apply,
-                                 Applied, StatusRequest, StatusReply, Ack, FetchIndex, ChunkIndex>;
+using MessageBody =
+    std::variant<Hello, Welcome, Refused, Heartbeat, Leave, Stop, View, LoadState, Loaded, Fetch,
+                 Chunk, Forward, Backward, Notice, Cancel, Fence, FenceAck, Seal, Sealed, Reduce,
+                 Piece, Result, Reduced, Apply, Applied, StatusRequest, StatusReply, Ack,
+                 FetchIndex, ChunkIndex, Muster, MusterReply>;
 
 struct Message {
   RunId run{0};  // 0: not known yet (Hello, StatusRequest)

@@ -53,6 +53,8 @@ struct Envelope {
     ack @37 :Ack;
     fetchIndex @38 :FetchIndex;
     chunkIndex @39 :ChunkIndex;
+    muster @40 :Muster;
+    musterReply @41 :MusterReply;
   }
 }
 
@@ -187,6 +189,22 @@ struct Hello {
   device @8 :Text;
   threads @9 :UInt32;
   held @10 :StateName;  # null: none
+  results @11 :List(HeldResult);
+  serving @12 :Bool;
+}
+
+struct HeldResult {
+  round @0 :RoundId;
+  hash @1 :Hash;
+}
+
+struct Muster {
+  trainer @0 :Endpoint;
+}
+
+struct MusterReply {
+  hears @0 :Bool;
+  heardAgoS @1 :Float64;
 }
 
 struct Welcome {

@@ -113,6 +113,55 @@ TEST(KilledRunTest, EverythingKilledTwiceAtRandomMomentsResumesOnTheSameTrajecto
   EXPECT_GE(run.EventsNamed("era_began").size(), 3u);
 }
 
+TEST(KilledTrainerTest, LiveStageServersAreTakenOverAndNoStepIsTakenTwice) {
+  Rng rng(LoggedSeed());
+  ClusterRun run(Folder("killed-trainer"));
+  run.Train(LongRunFile(), TwoByTwo());
+  for (const int64_t first_step : {5, 45}) {
+    const int64_t step = first_step + static_cast<int64_t>(rng.Below(30));
+    uint64_t looks = rng.Below(40);  // a moment within the step
+    run.Address();
+    ASSERT_TRUE(run.WaitUntilRunning([&] { return run.LastStep() >= step && looks-- == 0; }))
+        << run.trainer().Output() << run.trainer().Errors();
+    run.trainer().Signal(SIGKILL);
+    ASSERT_TRUE(run.trainer().WaitForExit().has_value());
+    EXPECT_LT(run.LastStep(), kSteps);
+    EXPECT_EQ(run.Processes().size(), 4u);
+    run.Resume();
+    ASSERT_TRUE(run.trainer().WaitForOutput("resumed at version "))
+        << run.trainer().Output() << run.trainer().Errors();
+    EXPECT_NE(run.trainer().Output().find("from 4 live replicas"), std::string::npos)
+        << run.trainer().Output();
+  }
+  run.ExpectSuccess();
+  EXPECT_TRUE(run.Processes().empty());
+  ExpectEqualToReference(run, kLongBatch);
+  ExpectOneHashPerState(run);
+  EXPECT_EQ(run.EventsNamed("era_began").size(), 1u);
+  EXPECT_EQ(run.EventsNamed("local_exited").size(), 0u);
+  EXPECT_EQ(static_cast<int64_t>(run.Metrics().size()), kSteps);
+}
+
+TEST(KilledTrainerTest, AReplicaThatDiesWithItIsReplacedAndTheOthersGoOn) {
+  ClusterRun run(Folder("killed-trainer-and-replica"));
+  run.Train(LongRunFile(), TwoByTwo());
+  run.Address();
+  ASSERT_TRUE(run.WaitForStep(10)) << run.trainer().Errors();
+  const pid_t pid = run.EventsNamed("peer_joined").front().at("pid").get<pid_t>();
+  run.trainer().Signal(SIGKILL);
+  kill(pid, SIGKILL);
+  ASSERT_TRUE(run.trainer().WaitForExit().has_value());
+  ASSERT_TRUE(WaitUntil([&] { return run.Processes().size() == 3; }));
+  run.Resume();
+  ASSERT_TRUE(run.trainer().WaitForOutput("from 3 live replicas"))
+      << run.trainer().Output() << run.trainer().Errors();
+  run.ExpectSuccess();
+  EXPECT_TRUE(run.Processes().empty());
+  ExpectEqualToReference(run, kLongBatch);
+  EXPECT_EQ(run.EventsNamed("era_began").size(), 1u);
+  EXPECT_EQ(run.Metrics().back().at("replicas"), Json({2, 2}));
+}
+
 TEST(StoppedReplicaTest, StoppedBeyondDeadAfterIsFencedAndServesAgainWhenItGoesOn) {
   ClusterRun run(Folder("stopped-replica"));
   run.Train(LongRunFile(), With(TwoByTwo(), {"--swarm.dead_after=3s", "--swarm.heartbeat=500ms"}));

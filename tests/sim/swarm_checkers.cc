@@ -21,6 +21,10 @@ void SwarmCheckers::OnAdmitted(const std::string& incarnation, NodeId node, uint
   admitted_[incarnation] = {node, life};
 }
 
+void SwarmCheckers::OnTrainerStart(const std::optional<Decision>& newest) {
+  if (newest && newest->number > std::get<0>(newest_)) OnDecision(*newest);
+}
+
 void SwarmCheckers::OnEvent(const Event& event) {
   ++events_[event.name];
   if (event.name != "state_hash") world_->trace().Line("trainer", event);

@@ -22,6 +22,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <tuple>
@@ -42,6 +43,10 @@ class SwarmCheckers : public TrainerObserver {
 
   // A peer was admitted: whose numbers an incarnation stands for.
   void OnAdmitted(const std::string& incarnation, NodeId node, uint32_t life);
+
+  // A trainer starts: what it found as the newest decision of the newest era counts as decided,
+  // though the one before may have died before it could say so.
+  void OnTrainerStart(const std::optional<Decision>& newest);
 
   void OnEvent(const Event& event) override;
   void OnDecision(const Decision& decision) override;

@@ -26,6 +26,13 @@ void SwarmWorld::DrawFaults() {
   for (uint32_t i = 0; i < options_.faults; ++i) {
     world_.At(absl::Milliseconds(world_.rng().Below(4000)), [this] { DrawFault(&world_.rng()); });
   }
+  for (uint32_t i = 0; i < options_.trainer_restarts; ++i) {
+    world_.At(absl::Milliseconds(100 + world_.rng().Below(4000)), [this] {
+      CrashOptions crash;
+      crash.silent = world_.rng().Chance(0.2);
+      RestartTrainer(absl::Milliseconds(1 + world_.rng().Below(2000)), crash);
+    });
+  }
   for (FaultKind kind : options_.more_faults) {
     world_.At(Between(&fault_rng_, 0, 5000), [this, kind] { Happen(kind); });
   }

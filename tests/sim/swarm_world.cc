@@ -7,6 +7,7 @@
 #include "checkpoint/checkpoint_store.h"
 #include "runtime/config/run_file.h"
 #include "runtime/trainer/decision_log.h"
+#include "runtime/trainer/epoch_store.h"
 #include "runtime/wire/wire.h"
 
 namespace starling::sim {
@@ -89,6 +90,7 @@ SwarmOptions SwarmOptions::DrawnSimple(uint64_t seed) {
   options.checkpoint_every = 1 + static_cast<int64_t>(rng.Below(4));
   options.faults = static_cast<uint32_t>(rng.Below(6));
   options.kill_everything = rng.Chance(0.2);
+  if (rng.Chance(0.4)) options.trainer_restarts = 1 + static_cast<uint32_t>(rng.Below(3));
   return options;
 }
 
@@ -116,6 +118,7 @@ std::string SwarmOptions::ToString() const {
       stages, " stages x ", replicas, ", ", microbatches, " microbatches, ", steps,
       " steps, evaluation every ", eval_every, ", checkpoint every ", checkpoint_every, ", ",
       faults, " crashes and stalls", kill_everything ? ", everything killed once" : "");
+  if (trainer_restarts > 0) absl::StrAppend(&text, ", trainer restarts ", trainer_restarts);
   for (FaultKind kind : more_faults) absl::StrAppend(&text, ", ", sim::ToString(kind));
   if (liveness) absl::StrAppend(&text, ", then only a core left");
   return text;
@@ -188,8 +191,12 @@ std::unique_ptr<Process> SwarmWorld::MakeTrainer(NodeContext& node) {
     const absl::Status saved = store.Save(disk, meta, parts);
     STARLING_CHECK_MSG(saved.ok(), saved.ToString());
   }
-  const auto state = ReadDecisionLog(disk, log);
+  auto state = ReadDecisionLog(disk, log);
   STARLING_CHECK_MSG(state.ok(), state.status().ToString());
+  checkers_.OnTrainerStart(state->newest);
+  if (options_.forget_newest_decision && state->newest) {
+    state->newest->step = Step{Value(state->newest->step) - 1};
+  }
   const auto newest = store.Newest(disk);
   STARLING_CHECK_MSG(newest.ok(), newest.status().ToString());
   const auto manifest = LoadManifest(disk, *newest);
@@ -200,12 +207,21 @@ std::unique_ptr<Process> SwarmWorld::MakeTrainer(NodeContext& node) {
   options.config_toml = ToToml(config_);
   options.run_directory = kRunDirectory;
   options.run = kRun;
-  options.epoch = Next(state->epoch);
+  FileEpochStore epochs(&disk, absl::StrCat(kRunDirectory, "/epoch"));
+  const auto epoch = TakeNextEpoch(&epochs, state->epoch);
+  STARLING_CHECK_MSG(epoch.ok(), epoch.status().ToString());
+  options.epoch = *epoch;
   options.era = Next(state->era);
   options.last_record = state->last_number;
   options.start = *newest;
   options.start_meta = manifest->meta;
   options.layouts = layouts;
+  if (state->newest) {
+    options.live = LiveState{*state->newest, state->members, {}, 0, false};
+    for (const Step& step : state->skipped) {
+      if (VersionAfter(step) > newest->version) ++options.live->skipped;
+    }
+  }
   options.expected.assign(options_.stages, options_.replicas);
   options.gather_patience = absl::Seconds(5);
   return std::make_unique<TrainerProcess>(std::move(options), node, feed_.get(), &checkers_);
@@ -266,6 +282,12 @@ void SwarmWorld::CheckAfter(NodeId node) {
   if (node == trainer_)
     return checkers_.CheckTrainer(static_cast<TrainerProcess*>(process)->trainer());
   checkers_.CheckPeer(node, world_.life(node), static_cast<PeerProcess*>(process)->peer());
+}
+
+void SwarmWorld::RestartTrainer(absl::Duration delay, CrashOptions crash) {
+  if (checkers_.finished() || !world_.alive(trainer_)) return;
+  world_.Crash(trainer_, crash);
+  world_.Restart(trainer_, delay);
 }
 
 bool SwarmWorld::RunUntil(const std::function<bool()>& condition, absl::Duration limit) {

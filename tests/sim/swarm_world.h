@@ -40,6 +40,9 @@ struct SwarmOptions {
   // RunLiveness: once the drawn faults have happened, the trainer and one replica of each stage are
   // healed, everyone else is gone for good, and steps must go on.
   bool liveness = false;
+  uint32_t trainer_restarts = 0;  // drawn crashes of the trainer alone, which comes back
+  // A planted mistake: a restarted trainer does not know of the newest decision.
+  bool forget_newest_decision = false;
 
   // World, shape and faults drawn from the seed; no other kinds of fault than `allowed`.
   static SwarmOptions Drawn(uint64_t seed, const FaultSet& allowed = FaultSet::All());
@@ -62,6 +65,8 @@ class SwarmWorld {
   void SetTraceSink(std::function<void(const std::string&)> sink, bool all);
 
   World& world() { return world_; }
+  // The trainer's process dies, and is started again after `delay`.
+  void RestartTrainer(absl::Duration delay, CrashOptions crash = {});
   NodeId trainer_node() const { return trainer_; }
   NodeId peer_node(uint32_t stage, uint32_t replica) const;
   // One more replica than configured, from now on.

@@ -160,19 +160,53 @@ TEST_F(LocalSwarmTest, LeftoversOfAKilledTrainerAreEndedButNotAProcessWithTheirN
                 "{\"host\":\"" + HostName() + "\",\"replicas\":[" +
                     entry(left.pid(), *StartTicks(left.pid())) + "," +
                     entry(stranger.pid(), *StartTicks(stranger.pid()) + 1) + "]}");
-  int ended = 0;
-  EndStaleReplicas(disk_, folder_.path(), &ended);
-  EXPECT_EQ(ended, 1);
+  EXPECT_EQ(EndReplicas(FindLocalReplicas(disk_, folder_.path())), 1);
   EXPECT_EQ(left.WaitForExit(), 128 + SIGKILL);
   EXPECT_TRUE(StartTicks(stranger.pid()).has_value());
+}
+
+TEST_F(LocalSwarmTest, LeftoversAreTakenOverReplacedWhenTheyDieAndGoneAtTheEnd) {
+  Subprocess left({"/bin/sh", "-c", wait_});
+  Subprocess surplus({"/bin/sh", "-c", wait_});
+  ASSERT_TRUE(WaitUntil([&] { return StartTicks(surplus.pid()).has_value(); }));
+  options_.adopt = {{0, 1, left.pid(), *StartTicks(left.pid())},
+                    {7, 0, surplus.pid(), *StartTicks(surplus.pid())}};
+  auto swarm = Start();
+  EXPECT_EQ(surplus.WaitForExit(), 128 + SIGKILL);  // there is no such place
+  EXPECT_TRUE(WaitUntil([&] { return Running().size() == 2; }));
+  EXPECT_TRUE(swarm->IsAlive(static_cast<uint64_t>(left.pid())));
+  EXPECT_THAT(FileText(folder_.path() + "/local.json"), HasSubstr(std::to_string(left.pid())));
+  kill(left.pid(), SIGKILL);
+  ASSERT_EQ(left.WaitForExit(), 128 + SIGKILL);
+  EXPECT_TRUE(loop_.RunUntil([&] { return Running().size() == 3; }, kLimit));
+  EXPECT_EQ(Count("local_exited"), 1u);
+}
+
+TEST_F(LocalSwarmTest, AdoptedReplicaIsEndedWithTheOthers) {
+  Subprocess left({"/bin/sh", "-c", wait_});
+  ASSERT_TRUE(WaitUntil([&] { return StartTicks(left.pid()).has_value(); }));
+  options_.adopt = {{0, 0, left.pid(), *StartTicks(left.pid())}};
+  auto swarm = Start();
+  swarm.reset();
+  EXPECT_THAT(Running(), SizeIs(0));
+  EXPECT_FALSE(StartTicks(left.pid()).has_value());
+}
+
+TEST_F(LocalSwarmTest, ReleasedReplicaOutlivesIt) {
+  Subprocess left({"/bin/sh", "-c", wait_});
+  ASSERT_TRUE(WaitUntil([&] { return StartTicks(left.pid()).has_value(); }));
+  options_.adopt = {{0, 0, left.pid(), *StartTicks(left.pid())}};
+  auto swarm = Start();
+  swarm->Release();
+  swarm.reset();
+  EXPECT_THAT(Running(), SizeIs(0));
+  EXPECT_TRUE(StartTicks(left.pid()).has_value());
 }
 
 TEST_F(LocalSwarmTest, DamagedListOfLeftoversEndsNothing) {
   for (const char* text : {"", "{", "[]", "{\"host\":3}", "{\"replicas\":[1,{}]}"}) {
     WriteFileText(folder_.path() + "/local.json", text);
-    int ended = -1;
-    EndStaleReplicas(disk_, folder_.path(), &ended);
-    EXPECT_EQ(ended, 0) << text;
+    EXPECT_THAT(FindLocalReplicas(disk_, folder_.path()), SizeIs(0)) << text;
   }
 }
 

@@ -96,7 +96,7 @@ TEST_F(RunPlanTest, ReopenedRunHasGreaterEpochAndEraAndTheSameName) {
   const auto plan = Reopen({"train.steps=20", "swarm.stages=1"});
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->run, made.run);
-  EXPECT_EQ(plan->epoch, Epoch{1});
+  EXPECT_EQ(plan->epoch, Epoch{2});
   EXPECT_EQ(plan->era, Era{1});
   EXPECT_EQ(plan->config.train.steps, 20);
   EXPECT_EQ(plan->layouts.size(), 1u);  // the same checkpoint under another cut

@@ -51,7 +51,8 @@ STARLING_FIELDS(Decision, a, b, c, d, e, f, g, h, i, j, k, l, m);
 STARLING_FIELDS(HeldWork, a, b, c, d);
 STARLING_FIELDS(ResultRecord, a, b, c, d, e, f, g);
 
-STARLING_FIELDS(Hello, a, b, c, d, e, f, g, h, i, j);
+STARLING_FIELDS(HeldResult, a, b);
+STARLING_FIELDS(Hello, a, b, c, d, e, f, g, h, i, j, k, l);
 STARLING_FIELDS(Welcome, a, b, c);
 STARLING_FIELDS(Refused, a, b);
 STARLING_FIELDS(Heartbeat, a);
@@ -81,6 +82,8 @@ STARLING_FIELDS(Applied, a);
 STARLING_FIELDS(StatusRequest, a);
 STARLING_FIELDS(StatusReply, a);
 STARLING_FIELDS(Ack, a, b);
+STARLING_FIELDS(Muster, a);
+STARLING_FIELDS(MusterReply, a, b);
 STARLING_FIELDS(Message, a, b, c, d, e, f, g, h);
 
 #undef STARLING_FIELDS

@@ -1,0 +1,52 @@
+// What a restarted trainer can go on with: for each stage, who of those that reported serves at the
+// newest decided version, or can come to it by finishing that decision.
+//
+// Pure. The newest decision was on disk before any Apply of it left, and before a decision every
+// member held its whole result: so a replica is at the decided version, or one before it with the
+// result in hand, or has missed something and loads. No other decision is ever taken for that step.
+#ifndef STARLING_RUNTIME_TRAINER_RETURN_PLAN_H_
+#define STARLING_RUNTIME_TRAINER_RETURN_PLAN_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "runtime/wire/messages.h"
+
+namespace starling {
+
+// What a run has decided before this trainer, for going on from the replicas that hold it.
+struct LiveState {
+  Decision newest;                        // the newest step's record, in the newest era
+  std::map<Incarnation, Member> members;  // after the newest record
+  std::set<Incarnation> dead;             // members known to be gone
+  uint64_t skipped = 0;                   // decided steps since the checkpoint that were skips
+  bool reported = false;                  // the newest step is in metrics.jsonl
+};
+
+// Who reported, and with what.
+struct Returnee {
+  Incarnation incarnation;
+  StageId stage{0};
+  std::optional<StateName> held;
+  std::vector<HeldResult> results;
+};
+
+struct ReturnPlan {
+  std::set<Incarnation> serve;     // at the decided version, or about to be
+  uint32_t finish = 0;             // of them, those that have the decision still to apply
+  std::optional<StageId> missing;  // a stage that nobody can serve: its state is lost
+  std::string reason;              // why, in words
+};
+
+// `newest` is a step's decision. Of replicas of a stage that hold different states of the decided
+// version the majority counts (of two, the older incarnation); the others must load.
+ReturnPlan PlanReturn(const Decision& newest, uint32_t stages,
+                      const std::vector<Returnee>& returnees);
+
+}  // namespace starling
+
+#endif  // STARLING_RUNTIME_TRAINER_RETURN_PLAN_H_

@@ -1,0 +1,111 @@
+// A restarted trainer: who is still there, with what, and where to go on.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/trainer/trainer.h"
+
+namespace starling {
+
+void Trainer::BeginReturn() {
+  const LiveState& live = *options_.live;
+  phase_ = Phase::kReturning;
+  swarm_.set_era(live.newest.era);
+  version_ = VersionAfter(live.newest.step);
+  base_version_ = options_.start.version;
+  saved_ = options_.start.version;
+  gathering_since_ = env_->Now();
+  stage_states_.assign(swarm_.stages(), std::nullopt);
+  Emit(Event("roll_call")
+           .With("members", live.members.size())
+           .With("version", Value(version_))
+           .With("epoch", Value(swarm_.epoch())));
+  RollCall::Options options;
+  options.members = live.members;
+  options.dead = live.dead;
+  options.trainer = self_;
+  options.patience = options_.config.swarm.dead_after;
+  roll_call_ = std::make_unique<RollCall>(
+      std::move(options), env_, &swarm_, [this](const Event& event) { Emit(event); },
+      [this](const std::string& reason) { RefuseToStart(reason); });
+  roll_call_->Start();
+  ConsiderReturn();
+}
+
+// Everyone of the newest record has reported, or is given up: nothing new can come to light.
+void Trainer::ConsiderReturn() {
+  if (phase_ != Phase::kReturning || admitting_ || !roll_call_->complete()) return;
+  const LiveState& live = *options_.live;
+  std::vector<Returnee> returnees;
+  admission_.ForEach([&returnees](const Replica& joiner) {
+    const Hello& hello = joiner.hello;
+    returnees.push_back(
+        {joiner.member.incarnation, joiner.member.stage, hello.held, hello.results});
+  });
+  const ReturnPlan plan = PlanReturn(live.newest, swarm_.stages(), returnees);
+  for (const auto& [incarnation, member] : live.members) unrecorded_leaves_.push_back(incarnation);
+  if (plan.missing) {
+    Emit(Event("state_lost")
+             .With("stage", Value(*plan.missing))
+             .With("reason",
+                   absl::StrCat(plan.reason, "; everyone returns to ", options_.start.path)));
+    swarm_.set_era(Era{Value(options_.era) - 1});  // BeginEra counts up
+    return BeginEra();
+  }
+  std::vector<Replica> replicas = admission_.Take(plan.serve);
+  Decision record = NewRecord();
+  for (Replica& replica : replicas) {
+    replica.state = *replica.hello.held;
+    record.joins.push_back(replica.member);
+    admitting_peers_.insert(replica.member.peer);
+  }
+  admitting_ = true;
+  lost_while_admitting_.clear();
+  log_.Append(record, [this, record, replicas, plan](absl::Status status) {
+    admitting_ = false;
+    admitting_peers_.clear();
+    if (phase_ == Phase::kDone) return;
+    if (!status.ok()) return Finish(status, "the decision log cannot be written");
+    observer_->OnDecision(record);
+    Returned(replicas, plan);
+  });
+}
+
+// As after a decision, but that some have applied it already: those only acknowledge it again. It
+// is the recorded one, never another. The step after it begins from the start.
+void Trainer::Returned(std::vector<Replica> replicas, const ReturnPlan& plan) {
+  const LiveState& live = *options_.live;
+  roll_call_.reset();
+  skipped_ += live.skipped;
+  Emit(Event("resumed")
+           .With("version", Value(version_))
+           .With("replicas", replicas.size())
+           .With("finishing", plan.finish));
+  for (Replica& replica : replicas) {
+    detector_.OnHeard(replica.member.incarnation, env_->Now());
+    swarm_.Add(std::move(replica));
+  }
+  wiring_->SetCandidates(swarm_.OfStage(StageId{0}));
+  swarm_.BroadcastView();
+  phase_ = Phase::kTraining;
+  last_decision_ = env_->Now();
+  SendApply(live.newest);
+  if (!live.reported) Report(live.newest, StepOutcome());
+  if (CheckpointIsDue()) BeginSave();
+  BeginStep();
+  for (const std::string& control : std::exchange(lost_while_admitting_, {})) {
+    OnLinkLost({control, ""});
+  }
+  OnAdmissionChanged();
+}
+
+// Nobody is told to stop: they belong to the other trainer.
+void Trainer::RefuseToStart(const std::string& reason) {
+  if (phase_ == Phase::kDone) return;
+  phase_ = Phase::kDone;
+  refused_to_start_ = true;
+  env_->Cancel(watch_);
+  swarm_.outbox().CancelAll();
+  observer_->OnFinished(absl::FailedPreconditionError(reason), "this run has a trainer");
+}
+
+}  // namespace starling
