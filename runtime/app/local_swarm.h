@@ -49,6 +49,8 @@ class LocalSwarm {
 
   // The process has become a member.
   void OnJoined(uint64_t pid);
+  // It left the run as it was asked to: it is not started again.
+  void OnLeft(uint64_t pid);
   // Whether it is one of these and has not died.
   bool IsAlive(uint64_t pid) const;
   // Kills one of these; it is started again as if it had died.
@@ -68,6 +70,7 @@ class LocalSwarm {
     uint32_t replica = 0;  // of the stage
     pid_t pid = 0;         // 0: not running
     bool joined = false;
+    bool left = false;
     int quick_deaths = 0;
     bool gave_up = false;
     TimerId restart = kNoTimer;

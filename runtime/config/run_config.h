@@ -83,6 +83,7 @@ struct SwarmConfig {
   absl::Duration orphan_timeout = absl::Seconds(60);
   absl::Duration heartbeat = absl::Seconds(1);
   absl::Duration dead_after = absl::Seconds(20);  // without a heartbeat
+  absl::Duration drain_timeout = absl::Minutes(2);  // for a decision that lets a leaver go
   int64_t window = 0;  // microbatches in flight; 0: twice the number of replicas
   int64_t slots = 0;   // microbatches a replica holds; 0: two steps' and 64 more
 };

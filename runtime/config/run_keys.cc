@@ -388,6 +388,8 @@ void AddSwarm(std::vector<RunKey>* keys) {
   s.Duration("heartbeat", &S::heartbeat, false, "how often replicas say that they live");
   s.Duration("dead_after", &S::dead_after, false,
              "a replica unheard for this long is taken for dead; more than heartbeat");
+  s.Duration("drain_timeout", &S::drain_timeout, false,
+             "a replica that is to leave waits this long for a decision that lets it go");
   s.Integer("window", &S::window, 0, 1 << 24,
             "microbatches in flight; 0 = twice the number of replicas");
   s.Integer("slots", &S::slots, 0, 1 << 24,

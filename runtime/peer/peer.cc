@@ -26,7 +26,8 @@ Peer::Peer(Options options, Env* env, Transport* transport, ComputeFactory make_
       make_compute_(std::move(make_compute)),
       events_(std::move(events)),
       on_exit_(std::move(on_exit)),
-      outbox_(env, transport, Outbox::Options()) {
+      outbox_(env, transport, Outbox::Options()),
+      wanted_(options_.stage) {
   transport_->SetHandler(this);
 }
 
@@ -34,11 +35,27 @@ Peer::~Peer() {
   env_->Cancel(heartbeat_);
   env_->Cancel(hello_);
   env_->Cancel(retry_sends_);
+  env_->Cancel(drain_limit_);
 }
 
 void Peer::Start() {
   connecting_since_ = heard_trainer_ = env_->Now();
   SayHello();
+}
+
+void Peer::Drain(const std::string& reason) {
+  if (draining_) return;
+  if (state_ != State::kServing) return Leave(reason);
+  draining_ = true;
+  outbox_.Send(options_.trainer, trainer_, Make(starling::Leave{reason, true}),
+               [this](const Message& reply) {
+                 const auto* ack = std::get_if<Ack>(&reply.body);
+                 if (ack != nullptr) Emit(Event("draining").With("reason", ack->text));
+               });
+  drain_limit_ = env_->Schedule(config_.swarm.drain_timeout, [this, reason] {
+    Leave(absl::StrCat(reason, "; waited ", absl::FormatDuration(config_.swarm.drain_timeout),
+                       " for a decision (swarm.drain_timeout)"));
+  });
 }
 
 void Peer::Leave(const std::string& reason) {
@@ -56,6 +73,7 @@ void Peer::Exit(absl::Status status, const std::string& reason) {
   outbox_.CancelAll();
   env_->Cancel(heartbeat_);
   env_->Cancel(hello_);
+  env_->Cancel(drain_limit_);
   on_exit_(std::move(status), reason);
 }
 
@@ -79,12 +97,13 @@ void Peer::SayHello() {
   hello.build = options_.build;
   hello.peer = options_.id;
   hello.address = transport_->address();
-  hello.stage = ever_admitted_ ? std::optional<StageId>(stage_) : options_.stage;
+  hello.stage = wanted_;
+  hello.pinned = options_.pinned;
   hello.host = options_.host;
   hello.pid = options_.pid;
   hello.device = options_.device;
   hello.threads = options_.threads;
-  if (keeper_) hello.held = keeper_->held();
+  if (keeper_ && wanted_ == stage_) hello.held = keeper_->held();
   outbox_.CancelAll();
   outbox_.Send(options_.trainer, Incarnation{}, Make(std::move(hello)),
                [this](const Message& reply) { OnHelloReply(reply); });
@@ -118,6 +137,7 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   trainer_ = message.sender;
   self_ = welcome.incarnation;
   stage_ = welcome.stage;
+  wanted_ = stage_;
   if (!same_stage) {
     step_end_.reset();
     server_.reset();
@@ -171,6 +191,7 @@ void Peer::BeatHeart() {
 void Peer::TrainerLost(const std::string& why) {
   if (state_ != State::kAdmitted && state_ != State::kServing) return;
   Emit(Event("trainer_lost").With("reason", why));
+  if (draining_) return Exit(absl::OkStatus(), absl::StrCat("left: ", why));
   state_ = State::kConnecting;
   connecting_since_ = env_->Now();
   heard_trainer_ = env_->Now();
@@ -243,6 +264,7 @@ void Peer::DispatchFromTrainer(const Message& message) {
       return Exit(absl::FailedPreconditionError(refused->reason), refused->reason);
     return TrainerLost(refused->reason);
   }
+  if (const auto* move = std::get_if<Move>(&message.body)) return On(*move);
   if (message.era != era_) return;
   if (const auto* view = std::get_if<View>(&message.body)) {
     On(*view);
@@ -274,12 +296,32 @@ void Peer::On(const Fence& fence) {
   SetCandidates();
 }
 
+// Those that are about to leave get nothing new, if there are others.
 void Peer::SetCandidates() {
   std::vector<Incarnation> next;
+  std::vector<Incarnation> draining;
   for (const auto& [incarnation, member] : members_) {
-    if (member.stage == Next(stage_)) next.push_back(incarnation);
+    if (member.stage != Next(stage_)) continue;
+    (member.draining ? draining : next).push_back(incarnation);
   }
-  wiring_->SetCandidates(next);
+  wiring_->SetCandidates(next.empty() ? draining : next);
+}
+
+// Our stage goes on without us.
+void Peer::On(const Move& move) {
+  if (state_ != State::kServing) return;
+  Emit(Event("moves")
+           .With("to_stage", Value(move.stage))
+           .With("version", Value(move.left_at))
+           .With("reason", move.reason));
+  if (draining_)
+    return Exit(absl::OkStatus(), absl::StrCat("left at version ", Value(move.left_at)));
+  wanted_ = move.stage;
+  state_ = State::kConnecting;
+  connecting_since_ = env_->Now();
+  heard_trainer_ = env_->Now();
+  env_->Cancel(heartbeat_);
+  SayHello();
 }
 
 void Peer::On(const View& view) {

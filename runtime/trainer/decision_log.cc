@@ -89,6 +89,12 @@ std::string ToJsonLine(const Decision& decision) {
   }
   Json leaves = Json::array();
   for (const Incarnation& incarnation : decision.leaves) leaves.push_back(ToString(incarnation));
+  Json departures = Json::array();
+  for (const Departure& departure : decision.departures) {
+    Json line = {{"replica", ToString(departure.incarnation)}};
+    if (departure.moves_to) line["moves_to"] = Value(*departure.moves_to);
+    departures.push_back(std::move(line));
+  }
   const Json json = {{"number", decision.number},
                      {"epoch", Value(decision.epoch)},
                      {"era", Value(decision.era)},
@@ -101,7 +107,8 @@ std::string ToJsonLine(const Decision& decision) {
                      {"scalars", ToJson(decision.scalars)},
                      {"groups", groups},
                      {"joins", joins},
-                     {"leaves", leaves}};
+                     {"leaves", leaves},
+                     {"departures", departures}};
   return json.dump();
 }
 

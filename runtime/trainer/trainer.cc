@@ -34,6 +34,7 @@ Trainer::Trainer(Options options, Env* env, Transport* transport, Files* files,
             return FindLoadTarget(stage, held);
           },
           [this] { OnAdmissionChanged(); }),
+      departures_(&swarm_, [this](const Event& event) { Emit(event); }),
       detector_(FailureDetector::Options{options_.config.swarm.dead_after,
                                          options_.config.swarm.heartbeat}),
       log_(files, options_.run_directory + "/decisions.jsonl"),
@@ -63,6 +64,7 @@ void Trainer::RequestStop(const std::string& reason) {
   if (phase_ == Phase::kDone || !stop_reason_.empty()) return;
   stop_reason_ = reason;
   if (phase_ == Phase::kGathering) return MaybeEnd();
+  if (paused_ && step_run_ == nullptr && !deciding_) return BeginStep();
   // A step that cannot end now is given up: nothing of it was decided.
   if (phase_ == Phase::kTraining && swarm_.EmptyStage()) {
     phase_ = Phase::kEnding;
@@ -84,6 +86,7 @@ void Trainer::OnPacket(Packet packet) {
   if (const auto* ask = std::get_if<StatusRequest>(&message.body)) {
     return swarm_.Reply(ask->reply_address, message.request, StatusReply{StatusJson()});
   }
+  if (const auto* order = std::get_if<Order>(&message.body)) return OnOrder(*order, message);
   if (message.run != options_.run || message.epoch != swarm_.epoch()) return;
   Replica* replica = swarm_.Find(message.sender);
   if (replica != nullptr) replica->load = message.load;
@@ -114,10 +117,18 @@ void Trainer::OnMemberMessage(const Message& message) {
   const Incarnation from = message.sender;
   const Replica* replica = swarm_.Find(from);
   const Replica* joiner = admission_.Find(from);
-  if (replica == nullptr && joiner == nullptr) return;  // fenced: nothing it says counts
+  if (replica == nullptr && joiner == nullptr) {  // fenced: nothing it says counts
+    departures_.TellAgain(from);
+    return;
+  }
   const Endpoint address = (replica != nullptr ? replica : joiner)->member.address;
   if (const auto* leave = std::get_if<Leave>(&message.body)) {
+    if (leave->drain && replica != nullptr) {
+      const std::string when = Drain(from, leave->reason, std::nullopt);
+      return swarm_.Reply(address, message.request, Ack{absl::StatusCode::kOk, when});
+    }
     swarm_.Reply(address, message.request, Ack{});
+    if (leave->drain) swarm_.Tell(address, Stop{"left before it served"});
     return Lose(from, leave->reason);
   }
   if (std::holds_alternative<Heartbeat>(message.body)) return swarm_.Tell(address, Ack{});
@@ -171,6 +182,7 @@ void Trainer::Watch() {
     }
     Lose(suspect.incarnation, suspect.reason);
   }
+  if (paused_ && step_run_ == nullptr) DepartBetweenSteps();
   // A joiner may have loaded while a fence kept it out.
   OnAdmissionChanged();
   if (phase_ != Phase::kDone) {
@@ -190,6 +202,7 @@ void Trainer::Fence(Incarnation incarnation, const std::string& reason) {
   if (found == nullptr) return;
   const Replica replica = *found;
   swarm_.Remove(incarnation);
+  departures_.Forget(incarnation);
   detector_.Forget(incarnation);
   unrecorded_leaves_.push_back(incarnation);
   const size_t left = swarm_.OfStage(replica.member.stage).size();
@@ -203,8 +216,7 @@ void Trainer::Fence(Incarnation incarnation, const std::string& reason) {
   // If it is alive after all, it may come back as a new incarnation.
   if (reason != kCameBack)
     swarm_.Tell(replica.member.address, Refused{true, absl::StrCat("fenced: ", reason)});
-  wiring_->SetCandidates(swarm_.OfStage(StageId{0}));
-  swarm_.BroadcastView();
+  OnMembersChanged();
   saver_.OnFenced(incarnation);
   if (step_run_) step_run_->OnFenced({incarnation});
   if (!stop_reason_.empty() && left == 0 && phase_ == Phase::kTraining) {
@@ -212,6 +224,14 @@ void Trainer::Fence(Incarnation incarnation, const std::string& reason) {
     final_evaluation_done_ = true;
   }
   OnAdmissionChanged();
+}
+
+// Who serves, or who of them takes work, is another from now on.
+void Trainer::OnMembersChanged() {
+  departures_.Review();
+  wiring_->SetCandidates(swarm_.TakersOf(StageId{0}));
+  swarm_.BroadcastView();
+  departures_.ViewIsOut();
 }
 
 void Trainer::OnAdmissionChanged() {
@@ -243,7 +263,7 @@ bool Trainer::EnoughToStart() const {
 }
 
 void Trainer::AdmitLoaded() {
-  if (admitting_ || deciding_ || phase_ == Phase::kDone || loading_base_) return;
+  if (admitting_ || departing_ || deciding_ || phase_ == Phase::kDone || loading_base_) return;
   if (phase_ == Phase::kGathering) {
     if (!EnoughToStart() || admission_.loading()) return;
   } else if (step_run_ != nullptr && !step_run_->accepts_members()) {
@@ -282,8 +302,7 @@ void Trainer::Admitted(std::vector<Replica> replicas, Version at, Era era) {
     detector_.OnHeard(replica.member.incarnation, env_->Now());
     swarm_.Add(std::move(replica));
   }
-  wiring_->SetCandidates(swarm_.OfStage(StageId{0}));
-  swarm_.BroadcastView();
+  OnMembersChanged();
   if (phase_ == Phase::kGathering) {
     phase_ = Phase::kTraining;
     last_decision_ = env_->Now();
@@ -389,7 +408,7 @@ void Trainer::OnBaseLoaded(absl::Status status) {
 
 void Trainer::ConsiderNewEra() {
   if (phase_ != Phase::kTraining && phase_ != Phase::kEnding) return;
-  if (deciding_ || admitting_ || !stop_reason_.empty()) return;
+  if (deciding_ || admitting_ || departing_ || !stop_reason_.empty()) return;
   const std::optional<StageId> empty = swarm_.EmptyStage();
   if (!empty) return;
   // Its state went with its last replica, unless someone comes back with it.

@@ -14,6 +14,7 @@
 #define STARLING_RUNTIME_TRAINER_TRAINER_H_
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -32,6 +33,7 @@
 #include "runtime/membership/failure_detector.h"
 #include "runtime/trainer/admission.h"
 #include "runtime/trainer/decision_log.h"
+#include "runtime/trainer/departures.h"
 #include "runtime/trainer/observer.h"
 #include "runtime/trainer/saver.h"
 #include "runtime/trainer/step_run.h"
@@ -79,12 +81,20 @@ class Trainer : public TransportHandler {
   void OnHello(const Hello& hello, const Message& message);
   void OnMemberMessage(const Message& message);
   void OnFetch(const Fetch& fetch, const Message& message);
+  void OnOrder(const Order& order, const Message& message);
+  Ack Obey(const Order& order);
 
   // Membership
   void Watch();
   void Fence(Incarnation incarnation, const std::string& reason);
   void Lose(Incarnation incarnation, const std::string& reason);
+  void OnMembersChanged();
   void OnAdmissionChanged();
+  // Leaving in order (departures.h)
+  std::string Drain(Incarnation incarnation, const std::string& reason,
+                    std::optional<StageId> moves_to);
+  void DepartBetweenSteps();
+  void Depart(const Decision& record, Version at);
   bool EnoughToStart() const;
   void AdmitLoaded();
   void Admitted(std::vector<Replica> replicas, Version at, Era era);
@@ -99,6 +109,7 @@ class Trainer : public TransportHandler {
   void ConsiderNewEra();
 
   // Steps
+  void SetPaused(bool paused);
   void BeginStep();
   bool MaySeal() const;
   void OnStepDone(absl::StatusOr<StepOutcome> outcome);
@@ -124,6 +135,7 @@ class Trainer : public TransportHandler {
   Version version_{0};  // the newest decided
   Swarm swarm_;
   Admission admission_;
+  Departures departures_;
   FailureDetector detector_;
   DecisionLog log_;
   Saver saver_;
@@ -134,6 +146,9 @@ class Trainer : public TransportHandler {
   bool admitting_ = false;                      // a record with joins is being persisted
   std::set<std::string> lost_while_admitting_;  // control addresses
   bool deciding_ = false;                       // a step's record is being persisted
+  bool departing_ = false;                      // a record with departures only is being persisted
+  bool paused_ = false;                         // no new step begins
+  std::deque<std::pair<std::string, Ack>> obeyed_;  // the newest orders, for their repeats
 
   // The state of each stage at version_; none until a replica has acknowledged it.
   std::vector<std::optional<StateName>> stage_states_;

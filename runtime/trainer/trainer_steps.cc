@@ -11,6 +11,11 @@
 namespace starling {
 
 void Trainer::BeginStep() {
+  if (paused_ && stop_reason_.empty() &&
+      static_cast<int64_t>(Value(version_)) < options_.config.train.steps) {
+    Emit(Event("paused").With("step", Value(version_)));
+    return DepartBetweenSteps();
+  }
   const int64_t total = options_.config.train.steps;
   const auto& train = options_.config.train;
   const bool last = static_cast<int64_t>(Value(version_)) >= total;
@@ -79,6 +84,10 @@ void Trainer::Decide(const StepOutcome& outcome) {
     }
     Emit(Event("step_skipped").With("step", Value(step)).With("reason", what));
   }
+  record.departures = departures_.Due();
+  for (const Departure& departure : record.departures) {
+    record.leaves.push_back(departure.incarnation);
+  }
   deciding_ = true;
   log_.Append(record, [this, record, outcome](absl::Status status) {
     deciding_ = false;
@@ -102,6 +111,7 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
     }
   }
   admission_.RestartLoads();
+  Depart(decision, version_);
   for (const auto& [incarnation, replica] : swarm_.replicas()) {
     swarm_.Ask(incarnation, Apply{decision},
                [this, incarnation = incarnation](const Message& reply) {
@@ -257,7 +267,9 @@ std::string Trainer::StatusJson() const {
   for (uint32_t stage = 0; stage < swarm_.stages(); ++stage) {
     Json replicas = Json::array();
     for (const auto& [incarnation, replica] : swarm_.replicas()) {
-      if (Value(replica.member.stage) == stage) replicas.push_back(describe(replica, "serving"));
+      if (Value(replica.member.stage) != stage) continue;
+      replicas.push_back(
+          describe(replica, departures_.WasAsked(incarnation) ? "draining" : "serving"));
     }
     admission_.ForEach([&](const Replica& joiner) {
       if (Value(joiner.member.stage) == stage) replicas.push_back(describe(joiner, "joining"));
@@ -267,7 +279,9 @@ std::string Trainer::StatusJson() const {
                       {"replicas", replicas}});
   }
   const char* state = "gathering";
-  if (phase_ == Phase::kTraining) state = swarm_.EmptyStage() ? "waiting" : "training";
+  if (phase_ == Phase::kTraining) {
+    state = swarm_.EmptyStage() ? "waiting" : paused_ && !step_run_ ? "paused" : "training";
+  }
   if (phase_ == Phase::kEnding) state = "ending";
   if (phase_ == Phase::kDone) state = "done";
   Json json = {{"address", self_.control},

@@ -34,6 +34,9 @@ struct KindName {
   const char* operator()(const StatusRequest&) const { return "StatusRequest"; }
   const char* operator()(const StatusReply&) const { return "StatusReply"; }
   const char* operator()(const Ack&) const { return "Ack"; }
+  const char* operator()(const Order&) const { return "Order"; }
+  const char* operator()(const Move&) const { return "Move"; }
+  const char* operator()(const Behind&) const { return "Behind"; }
 };
 
 }  // namespace

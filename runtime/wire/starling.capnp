@@ -53,6 +53,9 @@ struct Envelope {
     ack @37 :Ack;
     fetchIndex @38 :FetchIndex;
     chunkIndex @39 :ChunkIndex;
+    order @40 :Order;
+    move @41 :Move;
+    behind @42 :Behind;
   }
 }
 
@@ -96,6 +99,13 @@ struct Member {
   peer @1 :UInt64;
   stage @2 :UInt32;
   address @3 :Endpoint;
+  draining @4 :Bool;
+}
+
+struct Departure {
+  incarnation @0 :UInt64;
+  moves @1 :Bool;
+  movesTo @2 :UInt32;  # if it moves
 }
 
 struct RoundId {
@@ -171,6 +181,7 @@ struct Decision {
   tokens @10 :Int64;
   joins @11 :List(Member);
   leaves @12 :List(UInt64);  # incarnations
+  departures @13 :List(Departure);
 }
 
 # --- admission and membership --------------------------------------------------------------------
@@ -187,6 +198,7 @@ struct Hello {
   device @8 :Text;
   threads @9 :UInt32;
   held @10 :StateName;  # null: none
+  pinned @11 :Bool;
 }
 
 struct Welcome {
@@ -206,10 +218,22 @@ struct Heartbeat {
 
 struct Leave {
   reason @0 :Text;
+  drain @1 :Bool;
 }
 
 struct Stop {
   reason @0 :Text;
+}
+
+struct Move {
+  stage @0 :UInt32;
+  leftAt @1 :UInt64;
+  reason @2 :Text;
+}
+
+struct Behind {
+  resultS @0 :Float32;
+  stepS @1 :Float32;
 }
 
 struct View {
@@ -383,6 +407,14 @@ struct StatusRequest {
 
 struct StatusReply {
   json @0 :Text;
+}
+
+struct Order {
+  kind @0 :UInt8;  # 0 leave, 1 pause, 2 unpause
+  replica @1 :Text;
+  hasStage @2 :Bool;
+  stage @3 :UInt32;
+  replyAddress @4 :Endpoint;
 }
 
 struct Ack {

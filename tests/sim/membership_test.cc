@@ -1,0 +1,191 @@
+// Joining, leaving and moving in the virtual world: one scenario each, named by what happens and
+// what comes of it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/sim/swarm_world.h"
+
+namespace starling::sim {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+SwarmOptions Calm(uint32_t replicas = 2, int64_t steps = 8) {
+  SwarmOptions options;
+  options.replicas = replicas;
+  options.steps = steps;
+  return options;
+}
+
+void ExpectGoodEnd(SwarmWorld& swarm) {
+  const bool ended = swarm.RunToEnd();
+  EXPECT_TRUE(ended) << swarm.Report();
+  EXPECT_THAT(swarm.violations(), IsEmpty()) << swarm.Report();
+}
+
+bool RunToStep(SwarmWorld& swarm, size_t steps) {
+  return swarm.RunUntil([&] { return swarm.steps().size() >= steps; });
+}
+
+uint32_t ReplayedIn(const SwarmWorld& swarm) {
+  uint32_t replayed = 0;
+  for (const StepReport& step : swarm.steps()) replayed += step.replayed + step.retries;
+  return replayed;
+}
+
+// --- leaving ---------------------------------------------------------------------------
+
+TEST(DrainTest, ReplicaOfEachStageLeavesAtEveryMomentAndNothingIsReplayed) {
+  for (int at_ms = 0; at_ms < 120; at_ms += 5) {
+    for (uint32_t stage : {0u, 1u, 2u}) {
+      SwarmWorld swarm(Calm());
+      ASSERT_TRUE(RunToStep(swarm, 1));
+      swarm.world().At(absl::Milliseconds(at_ms),
+                       [&] { swarm.DrainPeer(swarm.peer_node(stage, 1)); });
+      ExpectGoodEnd(swarm);
+      EXPECT_EQ(swarm.checkers().count("peer_left"), 1u) << swarm.Report();
+      EXPECT_EQ(swarm.checkers().count("peer_lost"), 0u) << swarm.Report();
+      EXPECT_EQ(ReplayedIn(swarm), 0u) << swarm.Report();
+      EXPECT_EQ(swarm.steps().back().replicas[stage], 1u);
+      EXPECT_FALSE(swarm.world().alive(swarm.peer_node(stage, 1)));
+      ASSERT_FALSE(HasFailure()) << at_ms << " ms, stage " << stage << "\n" << swarm.Report();
+    }
+  }
+}
+
+TEST(DrainTest, LastReplicaOfAStageServesUntilAnotherOneJoins) {
+  SwarmOptions options = Calm(1, 30);
+  SwarmWorld swarm(options);
+  ASSERT_TRUE(RunToStep(swarm, 2));
+  swarm.DrainPeer(swarm.peer_node(1, 0));
+  ASSERT_TRUE(RunToStep(swarm, 6));
+  EXPECT_EQ(swarm.checkers().count("drain_waits"), 1u) << swarm.Report();
+  EXPECT_TRUE(swarm.world().alive(swarm.peer_node(1, 0)));
+  swarm.AddPeer(1);
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("peer_left") == 1; }))
+      << swarm.Report();
+  ExpectGoodEnd(swarm);
+  EXPECT_EQ(swarm.checkers().count("state_lost"), 0u) << swarm.Report();
+  EXPECT_EQ(ReplayedIn(swarm), 0u) << swarm.Report();
+}
+
+TEST(DrainTest, BothReplicasOfAStageAreToLeaveAndOneOfThemStays) {
+  SwarmWorld swarm(Calm(2, 10));
+  ASSERT_TRUE(RunToStep(swarm, 2));
+  swarm.DrainPeer(swarm.peer_node(1, 0));
+  swarm.DrainPeer(swarm.peer_node(1, 1));
+  ASSERT_TRUE(RunToStep(swarm, 6));
+  EXPECT_EQ(swarm.checkers().count("peer_left"), 1u) << swarm.Report();
+  EXPECT_EQ(swarm.steps().back().replicas, (std::vector<uint32_t>{2, 1, 2}));
+  ExpectGoodEnd(swarm);
+  EXPECT_EQ(ReplayedIn(swarm), 0u) << swarm.Report();
+}
+
+TEST(DrainTest, ReplicaThatDiesWhileItDrainsIsFencedAndItsWorkReplayed) {
+  for (int at_ms = 0; at_ms < 100; at_ms += 5) {
+    SwarmWorld swarm(Calm());
+    ASSERT_TRUE(RunToStep(swarm, 1));
+    swarm.world().At(absl::Milliseconds(at_ms), [&] {
+      swarm.DrainPeer(swarm.peer_node(1, 1));
+      swarm.world().At(absl::Milliseconds(7), [&] { swarm.world().Crash(swarm.peer_node(1, 1)); });
+    });
+    ExpectGoodEnd(swarm);
+    EXPECT_EQ(swarm.checkers().count("peer_lost") + swarm.checkers().count("peer_left"), 1u)
+        << swarm.Report();
+  }
+}
+
+TEST(DrainTest, SiblingOfADrainingReplicaDiesAndTheLastOneStays) {
+  for (int at_ms = 0; at_ms < 100; at_ms += 5) {
+    SwarmWorld swarm(Calm(2, 12));
+    ASSERT_TRUE(RunToStep(swarm, 1));
+    swarm.world().At(absl::Milliseconds(at_ms), [&] {
+      swarm.DrainPeer(swarm.peer_node(1, 1));
+      swarm.world().Crash(swarm.peer_node(1, 0));
+      swarm.world().Restart(swarm.peer_node(1, 0), absl::Milliseconds(300), true);
+    });
+    ExpectGoodEnd(swarm);
+  }
+}
+
+TEST(DrainTest, PeerThatStillJoinsLeavesAtOnce) {
+  SwarmWorld swarm(Calm(2, 12));
+  ASSERT_TRUE(RunToStep(swarm, 1));
+  const NodeId newcomer = swarm.AddPeer(1);
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("peer_arrived") == 7; }));
+  swarm.DrainPeer(newcomer);
+  ExpectGoodEnd(swarm);
+  EXPECT_FALSE(swarm.world().alive(newcomer));
+  EXPECT_EQ(swarm.steps().back().replicas, (std::vector<uint32_t>{2, 2, 2}));
+}
+
+TEST(DrainTest, DrainUnderLossOfMessagesStillEndsWell) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SwarmOptions options = Calm(2, 20);
+    options.world.seed = seed;
+    options.world.network.loss = 0.03;
+    SwarmWorld swarm(options);
+    ASSERT_TRUE(RunToStep(swarm, 2));
+    swarm.DrainPeer(swarm.peer_node(seed % 3, 1));
+    ExpectGoodEnd(swarm);
+    EXPECT_FALSE(swarm.world().alive(swarm.peer_node(seed % 3, 1))) << swarm.Report();
+  }
+}
+
+TEST(LeaveOrderTest, OneOfAStageLeavesAndARepeatedOrderIsObeyedOnce) {
+  SwarmOptions options = Calm(3, 10);
+  options.world.network.loss = 0.03;
+  SwarmWorld swarm(options);
+  ASSERT_TRUE(RunToStep(swarm, 2));
+  Order order;
+  order.stage = StageId{1};
+  swarm.GiveOrder(order);
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("peer_left") > 0; }))
+      << swarm.Report();
+  ExpectGoodEnd(swarm);
+  ASSERT_THAT(swarm.order_answers(), SizeIs(1)) << swarm.Report();
+  EXPECT_THAT(swarm.order_answers()[0].text, HasSubstr("leaves stage 1 at the next decision"));
+  EXPECT_EQ(swarm.checkers().count("peer_left"), 1u) << swarm.Report();
+}
+
+TEST(LeaveOrderTest, UnknownReplicaIsRefusedInWords) {
+  SwarmWorld swarm(Calm());
+  ASSERT_TRUE(RunToStep(swarm, 1));
+  Order order;
+  order.replica = "7.7";
+  swarm.GiveOrder(order);
+  ExpectGoodEnd(swarm);
+  ASSERT_THAT(swarm.order_answers(), SizeIs(1));
+  EXPECT_EQ(swarm.order_answers()[0].code, absl::StatusCode::kNotFound);
+  EXPECT_THAT(swarm.order_answers()[0].text, HasSubstr("no replica or peer 7.7"));
+}
+
+TEST(PauseTest, NoStepBeginsUntilTheRunIsReleased) {
+  SwarmWorld swarm(Calm());
+  ASSERT_TRUE(RunToStep(swarm, 2));
+  Order order;
+  order.kind = OrderKind::kPause;
+  swarm.GiveOrder(order);
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("paused") == 1; }));
+  const size_t steps = swarm.steps().size();
+  swarm.world().RunFor(absl::Minutes(2));
+  EXPECT_EQ(swarm.steps().size(), steps) << swarm.Report();
+  EXPECT_THAT(swarm.trainer()->StatusJson(), HasSubstr("\"state\":\"paused\""));
+  // Members may come and go meanwhile.
+  swarm.DrainPeer(swarm.peer_node(2, 1));
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("peer_left") == 1; }))
+      << swarm.Report();
+  swarm.AddPeer(0);
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("peer_joined") == 7; }))
+      << swarm.Report();
+  order.kind = OrderKind::kUnpause;
+  swarm.GiveOrder(order);
+  ExpectGoodEnd(swarm);
+  EXPECT_EQ(swarm.steps().back().replicas, (std::vector<uint32_t>{3, 2, 1}));
+  EXPECT_EQ(ReplayedIn(swarm), 0u);
+}
+
+}  // namespace
+}  // namespace starling::sim
