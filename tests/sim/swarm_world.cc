@@ -255,10 +255,10 @@ NodeId SwarmWorld::AddPeer(uint32_t stage) {
   return *id;
 }
 
-void SwarmWorld::DrainPeer(NodeId peer) {
+void SwarmWorld::DrainPeer(NodeId peer, bool comes_back) {
   auto* process = static_cast<PeerProcess*>(world_.process(peer));
   if (process == nullptr) return;
-  drained_.insert(peer);
+  if (!comes_back) drained_.insert(peer);
   world_.trace().Line(world_.name(peer), "SIGTERM");
   process->peer().Drain("asked to leave");
 }
@@ -299,10 +299,7 @@ void SwarmWorld::DrawMembership() {
   Rng rng(MixAll(options_.world.seed, 0x6a6f696eULL));
   for (uint32_t i = 0; i < options_.leaves; ++i) {
     const NodeId peer = peers_[rng.Below(peers_.size())];
-    world_.At(absl::Milliseconds(rng.Below(4000)), [this, peer] {
-      DrainPeer(peer);
-      drained_.erase(peer);
-    });
+    world_.At(absl::Milliseconds(rng.Below(4000)), [this, peer] { DrainPeer(peer, true); });
   }
   for (uint32_t i = 0; i < options_.joins; ++i) {
     const auto stage = static_cast<uint32_t>(rng.Below(options_.stages));

@@ -58,8 +58,8 @@ class SwarmWorld {
   NodeId peer_node(uint32_t stage, uint32_t replica) const;
   // One more replica than configured, from now on.
   NodeId AddPeer(uint32_t stage);
-  // SIGTERM: the peer leaves in order, and is not started again.
-  void DrainPeer(NodeId peer);
+  // SIGTERM: the peer leaves in order, and is not started again unless it is to come back.
+  void DrainPeer(NodeId peer, bool comes_back = false);
   // `starling leave` and `starling pause`: the answer stands in order_answers() when it has come.
   void GiveOrder(Order order);
   const std::vector<Ack>& order_answers() const { return order_answers_; }
