@@ -145,7 +145,10 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
     auto compute = make_compute_(config_, stage_);
     if (!compute.ok()) return Exit(compute.status(), std::string(compute.status().message()));
     compute_ = *std::move(compute);
-    keeper_ = std::make_unique<StateKeeper>(stage_, env_, compute_.get(), peer_links);
+    StateDonor::Options donor;
+    donor.bytes_per_s = static_cast<double>(config_.swarm.join_rate);
+    donor.result_budget = static_cast<uint64_t>(config_.swarm.result_budget);
+    keeper_ = std::make_unique<StateKeeper>(stage_, donor, env_, compute_.get(), peer_links);
   }
   StageServer::Options serve;
   serve.stage = stage_;
@@ -184,6 +187,7 @@ void Peer::BeatHeart() {
   Heartbeat beat;
   beat.version = server_->version();
   outbox_.SendOnce(options_.trainer, Make(beat)).IgnoreError();
+  keeper_->Tidy();
   next_beat_ = env_->Now() + config_.swarm.heartbeat;
   heartbeat_ = env_->Schedule(config_.swarm.heartbeat, [this] { BeatHeart(); });
 }
@@ -202,6 +206,7 @@ void Peer::TrainerLost(const std::string& why) {
 // --- what arrives ----------------------------------------------------------------------
 
 void Peer::OnLinkLost(const Endpoint& peer) {
+  if (keeper_) keeper_->OnLinkLost(peer);
   if (peer.control == options_.trainer.control) TrainerLost("connection lost");
 }
 
@@ -232,8 +237,7 @@ void Peer::Dispatch(const Message& message) {
     heard_trainer_ = env_->Now();
     return DispatchFromTrainer(message);
   }
-  if (const auto* fetch = std::get_if<Fetch>(&message.body)) return On(*fetch, message.request);
-  if (message.era != era_) return;
+  if (Donates(message) || message.era != era_) return;
   if (AddressOf(message.sender) == nullptr) {
     // Its View is on the way: the sender may have had it first.
     if (unknown_senders_.size() < kUnknownSenderBound) unknown_senders_.push_back(message);
@@ -255,7 +259,7 @@ void Peer::Dispatch(const Message& message) {
 
 void Peer::DispatchFromTrainer(const Message& message) {
   if (const auto* load = std::get_if<LoadState>(&message.body)) return On(*load, message);
-  if (const auto* fetch = std::get_if<Fetch>(&message.body)) return On(*fetch, message.request);
+  if (Donates(message)) return;
   if (const auto* stop = std::get_if<Stop>(&message.body)) {
     return Exit(absl::OkStatus(), stop->reason);
   }
@@ -358,12 +362,15 @@ void Peer::On(const LoadState& load, const Message& message) {
   keeper_->OnLoad(load, message.request);
 }
 
-void Peer::On(const Fetch& fetch, uint64_t request) {
-  if (server_) return keeper_->OnFetch(fetch, request, era_, server_->version());
-  Chunk refusal;
-  refusal.code = absl::StatusCode::kAborted;
-  refusal.error = "this replica has no such state";
-  ReplyAt(fetch.reply_address, request, std::move(refusal));
+bool Peer::Donates(const Message& message) {
+  if (const auto* index = std::get_if<FetchIndex>(&message.body)) {
+    keeper_->OnFetchIndex(*index, message.request);
+  } else if (const auto* fetch = std::get_if<Fetch>(&message.body)) {
+    keeper_->OnFetch(*fetch, message.request);
+  } else {
+    return false;
+  }
+  return true;
 }
 
 // --- StageLinks ------------------------------------------------------------------------
@@ -458,8 +465,8 @@ bool Peer::AskMember(Incarnation to, MessageBody body) {
   return true;
 }
 
-void Peer::AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) {
-  outbox_.Send(to, Incarnation{}, Make(std::move(body)), std::move(on_reply));
+uint64_t Peer::AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) {
+  return outbox_.Send(to, Incarnation{}, Make(std::move(body)), std::move(on_reply));
 }
 
 void Peer::AskTrainer(MessageBody body) {

@@ -89,7 +89,8 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   void ReplyToTrainer(uint64_t request, MessageBody body) override;
   void ReplyAt(const Endpoint& address, uint64_t request, MessageBody body) override;
   bool AskMember(Incarnation to, MessageBody body) override;
-  void AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) override;
+  uint64_t AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) override;
+  void CancelAsk(uint64_t request) override { outbox_.Cancel(request); }
   void Emit(const Event& event) override { events_(event); }
   void TrainerLost(const std::string& why) override;
 
@@ -107,7 +108,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   void On(const Fence& fence);
   void On(const Move& move);
   void On(const LoadState& load, const Message& message);
-  void On(const Fetch& fetch, uint64_t request);
+  bool Donates(const Message& message);
 
   void ScheduleRetry();
   void SetCandidates();

@@ -87,9 +87,9 @@ void Swarm::Ask(Incarnation to, MessageBody body, Outbox::OnReplyFn on_reply) {
   AskAt(replica->member.address, to, std::move(body), std::move(on_reply));
 }
 
-void Swarm::AskAt(const Endpoint& to, Incarnation incarnation, MessageBody body,
+uint64_t Swarm::AskAt(const Endpoint& to, Incarnation incarnation, MessageBody body,
                   Outbox::OnReplyFn on_reply) {
-  outbox_.Send(to, incarnation, Make(std::move(body)), std::move(on_reply));
+  return outbox_.Send(to, incarnation, Make(std::move(body)), std::move(on_reply));
 }
 
 void Swarm::Tell(const Endpoint& to, MessageBody body) {

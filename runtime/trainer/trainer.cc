@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "checkpoint/transfer.h"
 #include "runtime/base/check.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/wire/wire.h"
@@ -14,6 +13,8 @@
 namespace starling {
 namespace {
 
+// Versions for which the state an era began from is kept for those who may be fetching it.
+constexpr uint64_t kKeepBaseFor = 32;
 constexpr absl::Duration kSayWhatIsMissing = absl::Seconds(10);
 constexpr char kCameBack[] = "it came back and asked to be let in again";
 
@@ -41,7 +42,15 @@ Trainer::Trainer(Options options, Env* env, Transport* transport, Files* files,
       saver_(env, files, &swarm_, self_, CheckpointStore(options_.run_directory + "/checkpoints"),
              static_cast<int>(options_.config.checkpoint.keep), options_.layouts),
       record_number_(options_.last_record),
-      base_(options_.start) {
+      base_(options_.start),
+      base_donor_(
+          env, ChunkDonor::Options{static_cast<double>(options_.config.swarm.join_rate), 64},
+          [this](Content content, StageId stage, Era era, Version version) {
+            return FindBase(content, stage, era, version);
+          },
+          [this](const Endpoint& to, uint64_t request, MessageBody body) {
+            swarm_.Reply(to, request, std::move(body));
+          }) {
   STARLING_CHECK_EQ(options_.layouts.size(), size_t{options_.config.stage_count()});
   const uint64_t updates = options_.start_meta.updates;
   skipped_ = Value(options_.start.version) - updates;
@@ -98,7 +107,12 @@ void Trainer::OnPacket(Packet packet) {
     swarm_.outbox().OnReply(message);
     return;
   }
-  if (const auto* fetch = std::get_if<Fetch>(&message.body)) return OnFetch(*fetch, message);
+  if (const auto* index = std::get_if<FetchIndex>(&message.body)) {
+    return base_donor_.OnFetchIndex(*index, message.request);
+  }
+  if (const auto* fetch = std::get_if<Fetch>(&message.body)) {
+    return base_donor_.OnFetch(*fetch, message.request);
+  }
   OnMemberMessage(message);
 }
 
@@ -132,6 +146,9 @@ void Trainer::OnMemberMessage(const Message& message) {
     return Lose(from, leave->reason);
   }
   if (std::holds_alternative<Heartbeat>(message.body)) return swarm_.Tell(address, Ack{});
+  if (const auto* behind = std::get_if<Behind>(&message.body)) {
+    return admission_.OnBehind(from, *behind);
+  }
   if (replica == nullptr) return;
   wiring_->OnReport(from, message.load.service_s, message.load.queued);
   if (const auto* notice = std::get_if<Notice>(&message.body)) {
@@ -140,16 +157,13 @@ void Trainer::OnMemberMessage(const Message& message) {
   }
 }
 
-void Trainer::OnFetch(const Fetch& fetch, const Message& message) {
-  Chunk chunk;
-  if (fetch.era != swarm_.era() || fetch.version != base_version_ || base_states_.empty() ||
-      Value(fetch.stage) >= base_states_.size()) {
-    chunk.code = absl::StatusCode::kAborted;
-    chunk.error = "the trainer has no such state";
-  } else {
-    chunk = CutChunk(fetch, base_states_[Value(fetch.stage)]);
+absl::StatusOr<ChunkedBytes*> Trainer::FindBase(Content content, StageId stage, Era era,
+                                                Version version) {
+  if (content != Content::kState || era != swarm_.era() || version != base_version_ ||
+      Value(stage) >= base_states_.size()) {
+    return absl::AbortedError("the trainer has no such state");
   }
-  swarm_.Reply(fetch.reply_address, message.request, std::move(chunk));
+  return &base_states_[Value(stage)];
 }
 
 // --- membership ------------------------------------------------------------------------
@@ -217,7 +231,7 @@ void Trainer::Fence(Incarnation incarnation, const std::string& reason) {
   if (reason != kCameBack)
     swarm_.Tell(replica.member.address, Refused{true, absl::StrCat("fenced: ", reason)});
   OnMembersChanged();
-  saver_.OnFenced(incarnation);
+  saver_.OnFenced(replica.member.address);
   if (step_run_) step_run_->OnFenced({incarnation});
   if (!stop_reason_.empty() && left == 0 && phase_ == Phase::kTraining) {
     phase_ = Phase::kEnding;
@@ -236,6 +250,10 @@ void Trainer::OnMembersChanged() {
 
 void Trainer::OnAdmissionChanged() {
   if (phase_ == Phase::kDone) return;
+  if (version_ != base_version_ &&
+      (admission_.empty() || Value(version_) > Value(base_version_) + kKeepBaseFor)) {
+    base_states_.clear();
+  }
   ConsiderNewEra();
   admission_.OfferLoads();
   AdmitLoaded();
@@ -320,19 +338,15 @@ std::optional<Admission::LoadTarget> Trainer::FindLoadTarget(
     StageId stage, const std::optional<StateName>& held) const {
   const auto& current = stage_states_[Value(stage)];
   if (loading_base_ || !current || phase_ == Phase::kDone) return std::nullopt;
-  if (held && held->era == current->era && held->version == current->version &&
-      held->hash == current->hash) {
-    return Admission::LoadTarget{*current, self_};
-  }
-  if (!base_states_.empty() && version_ == base_version_) {
-    return Admission::LoadTarget{*current, self_};
-  }
+  Admission::LoadTarget target{*current, {}};
   for (const auto& [incarnation, replica] : swarm_.replicas()) {
-    if (replica.member.stage == stage && replica.state.version == current->version) {
-      return Admission::LoadTarget{*current, replica.member.address};
-    }
+    if (replica.member.stage == stage) target.donors.push_back(replica.member.address);
   }
-  return std::nullopt;
+  if (!base_states_.empty() && version_ == base_version_) target.donors.push_back(self_);
+  const bool held_now = held && held->era == current->era && held->version == current->version &&
+                        held->hash == current->hash;
+  if (target.donors.empty() && !held_now) return std::nullopt;
+  return target;
 }
 
 std::string Trainer::WaitingFor() const {
@@ -384,18 +398,18 @@ void Trainer::BeginEra() {
           return absl::OkStatus();
         },
         [this, states](absl::Status loaded) {
-          base_states_ = std::move(*states);
-          OnBaseLoaded(std::move(loaded));
+          OnBaseLoaded(std::move(loaded), *states);
         });
   });
 }
 
-void Trainer::OnBaseLoaded(absl::Status status) {
+void Trainer::OnBaseLoaded(absl::Status status, const std::vector<Blob>& states) {
   if (phase_ == Phase::kDone) return;
   if (!status.ok()) return Finish(status, absl::StrCat("cannot begin from ", base_.path));
   loading_base_ = false;
   for (uint32_t stage = 0; stage < swarm_.stages(); ++stage) {
-    const Blob& bytes = base_states_[stage];
+    const Blob& bytes = states[stage];
+    base_states_.emplace_back(std::vector<Blob>{bytes});
     stage_states_[stage] =
         StateName{swarm_.era(), base_version_, HashBytes(bytes.data(), bytes.size_bytes())};
   }

@@ -23,6 +23,8 @@
 #include <vector>
 
 #include "checkpoint/checkpoint_store.h"
+#include "checkpoint/chunk_donor.h"
+#include "checkpoint/chunked_bytes.h"
 #include "router/wiring.h"
 #include "runtime/base/layout.h"
 #include "runtime/config/run_config.h"
@@ -80,7 +82,7 @@ class Trainer : public TransportHandler {
   // Messages
   void OnHello(const Hello& hello, const Message& message);
   void OnMemberMessage(const Message& message);
-  void OnFetch(const Fetch& fetch, const Message& message);
+  absl::StatusOr<ChunkedBytes*> FindBase(Content content, StageId stage, Era era, Version version);
   void OnOrder(const Order& order, const Message& message);
   Ack Obey(const Order& order);
 
@@ -105,7 +107,7 @@ class Trainer : public TransportHandler {
 
   // Eras
   void BeginEra();
-  void OnBaseLoaded(absl::Status status);
+  void OnBaseLoaded(absl::Status status, const std::vector<Blob>& states);
   void ConsiderNewEra();
 
   // Steps
@@ -153,10 +155,12 @@ class Trainer : public TransportHandler {
   // The state of each stage at version_; none until a replica has acknowledged it.
   std::vector<std::optional<StateName>> stage_states_;
 
-  // The checkpoint this era began from, and its bytes for joiners while version_ is still there.
+  // The checkpoint this era began from, and its bytes for joiners, while version_ is still there or
+  // someone may be fetching them.
   CheckpointInfo base_;
   Version base_version_{0};
-  std::vector<Blob> base_states_;
+  std::vector<ChunkedBytes> base_states_;
+  ChunkDonor base_donor_;
   bool loading_base_ = false;
 
   uint64_t skipped_ = 0;

@@ -50,7 +50,8 @@ void Trainer::Depart(const Decision& record, Version at) {
   if (record.departures.empty()) return;
   for (const Departure& departure : record.departures) {
     detector_.Forget(departure.incarnation);
-    saver_.OnFenced(departure.incarnation);
+    const Replica* replica = swarm_.Find(departure.incarnation);
+    if (replica != nullptr) saver_.OnFenced(replica->member.address);
     // Lost meanwhile: it is named already.
     unrecorded_leaves_.erase(
         std::remove(unrecorded_leaves_.begin(), unrecorded_leaves_.end(), departure.incarnation),

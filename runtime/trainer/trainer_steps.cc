@@ -43,9 +43,9 @@ void Trainer::BeginStep() {
   step_run_->Start();
 }
 
-// The end of a step waits for joiners that load, since their state is of its version, and for the
-// snapshot of its version to be fetched.
-bool Trainer::MaySeal() const { return !admitting_ && !admission_.loading() && !saver_.fetching(); }
+// The end of a step waits for a record that is being written: those it names join this very step;
+// and, for a moment, until replicas have been asked for the snapshot of its version.
+bool Trainer::MaySeal() const { return !admitting_ && !saver_.holds(); }
 
 void Trainer::OnStepDone(absl::StatusOr<StepOutcome> outcome) {
   if (!outcome.ok()) return Finish(outcome.status(), "the step was not applied");
@@ -102,7 +102,6 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
   step_run_.reset();
   version_ = VersionAfter(decision.step);
   if (decision.skip) ++skipped_;
-  base_states_.clear();
   for (auto& state : stage_states_) {
     if (decision.skip && state) {
       state->version = version_;
@@ -134,6 +133,7 @@ void Trainer::OnApplied(Incarnation from, const Applied& applied) {
   Replica* replica = swarm_.Find(from);
   if (replica == nullptr || applied.state.era != swarm_.era()) return;
   replica->state = applied.state;
+  saver_.OnApplied();
   const uint32_t stage = Value(replica->member.stage);
   const int64_t every = options_.config.train.hash_every;
   if (every > 0 && Value(applied.state.version) % static_cast<uint64_t>(every) == 0) {
@@ -202,7 +202,10 @@ void Trainer::BeginSave() {
           Emit(Event("checkpoint_failed")
                    .With("step", Value(version))
                    .With("reason", std::string(saved.status().message())));
-          if (phase_ == Phase::kEnding) {
+          const bool gone_on = absl::IsAborted(saved.status()) && version != version_;
+          if (gone_on && phase_ != Phase::kGathering) {
+            if (phase_ == Phase::kTraining) BeginSave();  // the newest one instead
+          } else if (phase_ == Phase::kEnding) {
             return Finish(
                 saved.status(),
                 absl::StrCat("step ", Value(version),

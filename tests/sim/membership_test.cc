@@ -187,5 +187,97 @@ TEST(PauseTest, NoStepBeginsUntilTheRunIsReleased) {
   EXPECT_EQ(ReplayedIn(swarm), 0u);
 }
 
+// --- joining ---------------------------------------------------------------------------
+
+// A world in which a stage's state takes `seconds` over a donor's link, and steps go on meanwhile.
+SwarmOptions SlowJoin(int64_t steps) {
+  SwarmOptions options = Calm(2, steps);
+  options.checkpoint_every = 0;
+  options.eval_every = 0;
+  options.join_rate = 100;  // bytes/s: a state is some 500 bytes, a result some 160
+  return options;
+}
+
+double MeanStepSeconds(const SwarmWorld& swarm, size_t begin, size_t end) {
+  double sum = 0;
+  for (size_t i = begin; i < end; ++i) sum += swarm.steps()[i].step_s;
+  return sum / static_cast<double>(end - begin);
+}
+
+TEST(JoinTest, StepsGoOnAtTheirPaceWhileANewcomerIsSlowToLoad) {
+  SwarmWorld swarm(SlowJoin(150));
+  ASSERT_TRUE(RunToStep(swarm, 20)) << swarm.Report();
+  const size_t began = swarm.steps().size();
+  swarm.AddPeer(1);
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("peer_joined") == 7; }))
+      << swarm.Report();
+  const size_t joined = swarm.steps().size();
+  EXPECT_GE(joined - began, 5u) << "it should have taken several steps";
+  EXPECT_LT(MeanStepSeconds(swarm, began, joined), MeanStepSeconds(swarm, 5, began) / 0.9);
+  ExpectGoodEnd(swarm);
+  EXPECT_EQ(swarm.steps().back().replicas, (std::vector<uint32_t>{2, 3, 2}));
+  EXPECT_EQ(ReplayedIn(swarm), 0u);
+}
+
+TEST(JoinTest, DonorDiesWhileItGivesAndAnotherOneGoesOn) {
+  for (int at_ms = 0; at_ms < 3000; at_ms += 300) {
+    SwarmWorld swarm(SlowJoin(150));
+    ASSERT_TRUE(RunToStep(swarm, 5));
+    swarm.AddPeer(1);
+    swarm.world().At(absl::Milliseconds(at_ms),
+                     [&] { swarm.world().Crash(swarm.peer_node(1, 0)); });
+    ExpectGoodEnd(swarm);
+    EXPECT_EQ(swarm.steps().back().replicas, (std::vector<uint32_t>{2, 2, 2})) << swarm.Report();
+    EXPECT_EQ(swarm.checkers().count("era_began"), 1u) << swarm.Report();
+  }
+}
+
+TEST(JoinTest, AllDonorsDieAndTheRunReturnsToTheCheckpointWithTheNewcomer) {
+  for (int at_ms = 0; at_ms < 3000; at_ms += 300) {
+    SwarmOptions options = SlowJoin(12);
+    options.checkpoint_every = 2;
+    SwarmWorld swarm(options);
+    ASSERT_TRUE(RunToStep(swarm, 5));
+    swarm.AddPeer(1);
+    swarm.world().At(absl::Milliseconds(at_ms), [&] {
+      swarm.world().Crash(swarm.peer_node(1, 0));
+      swarm.world().Crash(swarm.peer_node(1, 1));
+    });
+    ExpectGoodEnd(swarm);
+    EXPECT_EQ(swarm.steps().back().replicas[1], 1u) << swarm.Report();
+  }
+}
+
+TEST(JoinTest, NewcomerDiesAtEveryMomentAndNoStepNotices) {
+  for (int at_ms = 0; at_ms < 4000; at_ms += 200) {
+    SwarmWorld swarm(SlowJoin(80));
+    ASSERT_TRUE(RunToStep(swarm, 5));
+    const NodeId newcomer = swarm.AddPeer(1);
+    swarm.world().At(absl::Milliseconds(at_ms), [&] { swarm.world().Crash(newcomer); });
+    ExpectGoodEnd(swarm);
+    EXPECT_EQ(swarm.checkers().count("era_began"), 1u) << swarm.Report();
+  }
+}
+
+TEST(JoinTest, NewcomerThatCannotKeepUpIsToldSoAndHoldsNobodyUp) {
+  SwarmOptions options = SlowJoin(200);
+  options.join_rate = 40;
+  SwarmWorld swarm(options);
+  ASSERT_TRUE(RunToStep(swarm, 20)) << swarm.Report();
+  swarm.AddPeer(1);
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().finished(); })) << swarm.Report();
+  EXPECT_EQ(swarm.checkers().count("joiner_falls_behind"), 1u) << swarm.Report();
+  EXPECT_LT(MeanStepSeconds(swarm, 20, 200), MeanStepSeconds(swarm, 5, 20) / 0.9);
+  EXPECT_THAT(swarm.violations(), IsEmpty()) << swarm.Report();
+}
+
+TEST(JoinTest, CheckpointOfASlowLinkHoldsNoStepUp) {
+  SwarmOptions options = SlowJoin(60);
+  options.checkpoint_every = 20;
+  SwarmWorld swarm(options);
+  ExpectGoodEnd(swarm);
+  EXPECT_LT(MeanStepSeconds(swarm, 20, 40), MeanStepSeconds(swarm, 5, 19) / 0.9) << swarm.Report();
+}
+
 }  // namespace
 }  // namespace starling::sim
