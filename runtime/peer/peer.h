@@ -40,7 +40,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
  public:
   struct Options {
     PeerId id{0};
-    Endpoint trainer;  // only `control` is needed
+    Endpoint trainer;              // only `control` is needed
     std::optional<StageId> stage;  // none: the trainer chooses
     bool pinned = false;           // stays at `stage`, whatever the trainer would like
     std::string host;

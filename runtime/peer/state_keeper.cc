@@ -55,8 +55,7 @@ void StateKeeper::OnVersion(Version version) {
   if (held_) donor_.Serves(held_->era, version);
 }
 
-void StateKeeper::OnApplied(const StateName& state, ResultRecord record,
-                            std::vector<Blob> pieces) {
+void StateKeeper::OnApplied(const StateName& state, ResultRecord record, std::vector<Blob> pieces) {
   record.version = state.version;
   record.before = held_ ? held_->hash : Hash128();
   record.after = state.hash;

@@ -60,9 +60,9 @@ class StateKeeper {
   StateDonor donor_;
   StateLoader loader_;
 
-  uint64_t load_request_ = 0;      // the newest LoadState
+  uint64_t load_request_ = 0;       // the newest LoadState
   std::optional<StateName> asked_;  // what it named
-  std::optional<Loaded> answer_;   // to it
+  std::optional<Loaded> answer_;    // to it
 };
 
 }  // namespace starling

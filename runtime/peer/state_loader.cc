@@ -33,8 +33,8 @@ StateLoader::StateLoader(StageId stage, Env* env, Compute* compute, PeerLinks* l
 
 void StateLoader::Load(const LoadState& goal, const std::optional<StateName>& held) {
   MeasureSteps(goal);
-  const bool goes_on = goal_ && goal_->state.era == goal.state.era &&
-                       goal_->state.version <= goal.state.version;
+  const bool goes_on =
+      goal_ && goal_->state.era == goal.state.era && goal_->state.version <= goal.state.version;
   if (!goes_on) GiveUp();
   if (!goal_) held_ = held;
   const std::vector<Endpoint> before = goal_ ? goal_->donors : goal.donors;
@@ -111,9 +111,9 @@ void StateLoader::FetchSnapshot() {
   events.done = [this, name](absl::StatusOr<ChunkFetcher::Fetched> fetched) {
     OnSnapshot(name, std::move(fetched));
   };
-  fetcher_ = std::make_unique<ChunkFetcher>(env_, ChunkFetcher::Options(), want,
-                                            links_->own_address(), goal_->donors, MakeLinks(),
-                                            std::move(events));
+  fetcher_ =
+      std::make_unique<ChunkFetcher>(env_, ChunkFetcher::Options(), want, links_->own_address(),
+                                     goal_->donors, MakeLinks(), std::move(events));
   fetcher_->Start();
 }
 
@@ -122,19 +122,19 @@ void StateLoader::OnSnapshot(const StateName& name, absl::StatusOr<ChunkFetcher:
   if (!fetched.ok()) return Arrived(fetched.status());
   SetHeld(std::nullopt);
   putting_in_ = true;
-  compute_->Load(fetched->bytes, [this, name, generation = generation_,
-                                  alive = std::weak_ptr<bool>(alive_)](
-                                     absl::StatusOr<Hash128> hash) {
-    if (alive.expired() || generation != generation_) return;
-    putting_in_ = false;
-    if (!hash.ok()) return Arrived(hash.status());
-    if (*hash != name.hash) {
-      return Arrived(absl::DataLossError("the state arrived with another hash"));
-    }
-    no_results_ = false;
-    SetHeld(name);
-    Step();
-  });
+  compute_->Load(fetched->bytes,
+                 [this, name, generation = generation_,
+                  alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<Hash128> hash) {
+                   if (alive.expired() || generation != generation_) return;
+                   putting_in_ = false;
+                   if (!hash.ok()) return Arrived(hash.status());
+                   if (*hash != name.hash) {
+                     return Arrived(absl::DataLossError("the state arrived with another hash"));
+                   }
+                   no_results_ = false;
+                   SetHeld(name);
+                   Step();
+                 });
 }
 
 // --- results ---------------------------------------------------------------------------
@@ -169,12 +169,12 @@ void StateLoader::OnAdvanced(const StateName& state) {
   if (!goal_ || !Same(held_, goal_->state)) return;
   catch_up_->Stop();
   // It is off the stack by then.
-  env_->Schedule(absl::ZeroDuration(), [this, alive = std::weak_ptr<bool>(alive_),
-                                        generation = generation_] {
-    if (alive.expired() || generation != generation_) return;
-    catch_up_.reset();
-    Step();
-  });
+  env_->Schedule(absl::ZeroDuration(),
+                 [this, alive = std::weak_ptr<bool>(alive_), generation = generation_] {
+                   if (alive.expired() || generation != generation_) return;
+                   catch_up_.reset();
+                   Step();
+                 });
 }
 
 void StateLoader::OnReplayFailed(const absl::Status& why) {

@@ -6,8 +6,8 @@
 //      '---- results are gone, or it is of another era
 //
 // The snapshot stays at the version it began with; what was decided meanwhile is replayed from the
-// members' logs (checkpoint/catch_up.h). Nothing beyond the state named is applied, so it never runs
-// ahead of its admission. What it holds is exact at any time, by hash, or nothing.
+// members' logs (checkpoint/catch_up.h). Nothing beyond the state named is applied, so it never
+// runs ahead of its admission. What it holds is exact at any time, by hash, or nothing.
 //
 // Reactor thread. Env, Compute and PeerLinks outlive it.
 #ifndef STARLING_RUNTIME_PEER_STATE_LOADER_H_
@@ -83,10 +83,10 @@ class StateLoader {
   // Does it keep up?
   std::optional<StateName> named_;  // by the newest LoadState
   absl::Time named_at_;
-  double step_s_ = 0;         // smoothed, between the versions named
-  double result_s_ = 0;       // smoothed, per result
-  absl::Time advanced_at_;    // or since when results are replayed
-  uint64_t replayed_ = 0;     // results in a row
+  double step_s_ = 0;       // smoothed, between the versions named
+  double result_s_ = 0;     // smoothed, per result
+  absl::Time advanced_at_;  // or since when results are replayed
+  uint64_t replayed_ = 0;   // results in a row
   uint64_t lag_at_first_ = 0;
   bool behind_said_ = false;
   // Completions may come after this is gone: they hold a weak reference to this.

@@ -167,18 +167,17 @@ void StepEnd::OnApply(const Apply& apply, uint64_t request) {
   }
   applying_ = target;
   const std::vector<Blob> pieces = round->second.member->gradient();
-  compute_->Apply(
-      decision.scalars, pieces,
-      [this, decision, request, pieces, result_hash = group->result_hash,
-       alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<Hash128> hash) {
-        if (alive.expired()) return;
-        applying_ = Version{0};
-        if (!hash.ok()) {
-          if (!absl::IsCancelled(hash.status())) links_->DeviceFailed(hash.status());
-          return;
-        }
-        Finished(decision, request, *hash, result_hash, pieces);
-      });
+  compute_->Apply(decision.scalars, pieces,
+                  [this, decision, request, pieces, result_hash = group->result_hash,
+                   alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<Hash128> hash) {
+                    if (alive.expired()) return;
+                    applying_ = Version{0};
+                    if (!hash.ok()) {
+                      if (!absl::IsCancelled(hash.status())) links_->DeviceFailed(hash.status());
+                      return;
+                    }
+                    Finished(decision, request, *hash, result_hash, pieces);
+                  });
   // Posted behind the update: the next step's work need not wait for its answer.
   MoveTo(target);
 }

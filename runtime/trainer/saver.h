@@ -69,7 +69,7 @@ class Saver {
   std::function<void()> changed_;
   OnSaved done_;
   absl::Time begun_;
-  bool held_ = false;  // as last told
+  bool held_ = false;                     // as last told
   std::map<uint32_t, Download> missing_;  // stages not here yet
   std::vector<Blob> states_;
   TimerId retry_ = kNoTimer;

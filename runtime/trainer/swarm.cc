@@ -88,7 +88,7 @@ void Swarm::Ask(Incarnation to, MessageBody body, Outbox::OnReplyFn on_reply) {
 }
 
 uint64_t Swarm::AskAt(const Endpoint& to, Incarnation incarnation, MessageBody body,
-                  Outbox::OnReplyFn on_reply) {
+                      Outbox::OnReplyFn on_reply) {
   return outbox_.Send(to, incarnation, Make(std::move(body)), std::move(on_reply));
 }
 

@@ -60,7 +60,7 @@ class Swarm {
   void Ask(Incarnation to, MessageBody body, Outbox::OnReplyFn on_reply);
   // The same for someone who does not serve (yet). Gives a number to cancel it by.
   uint64_t AskAt(const Endpoint& to, Incarnation incarnation, MessageBody body,
-             Outbox::OnReplyFn on_reply);
+                 Outbox::OnReplyFn on_reply);
   void Tell(const Endpoint& to, MessageBody body);
   void Reply(const Endpoint& to, uint64_t request, MessageBody body);
 

@@ -397,9 +397,7 @@ void Trainer::BeginEra() {
           }
           return absl::OkStatus();
         },
-        [this, states](absl::Status loaded) {
-          OnBaseLoaded(std::move(loaded), *states);
-        });
+        [this, states](absl::Status loaded) { OnBaseLoaded(std::move(loaded), *states); });
   });
 }
 

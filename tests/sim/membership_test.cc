@@ -189,13 +189,26 @@ TEST(PauseTest, NoStepBeginsUntilTheRunIsReleased) {
 
 // --- joining ---------------------------------------------------------------------------
 
-// A world in which a stage's state takes `seconds` over a donor's link, and steps go on meanwhile.
-SwarmOptions SlowJoin(int64_t steps) {
+SwarmOptions LongRun(int64_t steps) {
   SwarmOptions options = Calm(2, steps);
   options.checkpoint_every = 0;
   options.eval_every = 0;
-  options.join_rate = 100;  // bytes/s: a state is some 500 bytes, a result some 160
   return options;
+}
+
+// A newcomer for a stage to which no state gets through before `until` from now.
+NodeId AddSlowPeer(SwarmWorld& swarm, uint32_t stage, absl::Duration until) {
+  const NodeId newcomer = swarm.AddPeer(stage);
+  const absl::Time through = swarm.world().Now() + until;
+  swarm.world().network().SetFilter([&swarm, newcomer, through](const PacketInfo& packet) {
+    PacketFate fate;
+    const absl::Time now = swarm.world().Now();
+    if (packet.to == newcomer && packet.channel == Channel::kBulk && now < through) {
+      fate.extra_delay = through - now;
+    }
+    return fate;
+  });
+  return newcomer;
 }
 
 double MeanStepSeconds(const SwarmWorld& swarm, size_t begin, size_t end) {
@@ -205,14 +218,14 @@ double MeanStepSeconds(const SwarmWorld& swarm, size_t begin, size_t end) {
 }
 
 TEST(JoinTest, StepsGoOnAtTheirPaceWhileANewcomerIsSlowToLoad) {
-  SwarmWorld swarm(SlowJoin(150));
+  SwarmWorld swarm(LongRun(80));
   ASSERT_TRUE(RunToStep(swarm, 20)) << swarm.Report();
   const size_t began = swarm.steps().size();
-  swarm.AddPeer(1);
+  AddSlowPeer(swarm, 1, absl::Seconds(3));
   ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("peer_joined") == 7; }))
       << swarm.Report();
   const size_t joined = swarm.steps().size();
-  EXPECT_GE(joined - began, 5u) << "it should have taken several steps";
+  EXPECT_GE(joined - began, 20u) << "it should have taken many steps";
   EXPECT_LT(MeanStepSeconds(swarm, began, joined), MeanStepSeconds(swarm, 5, began) / 0.9);
   ExpectGoodEnd(swarm);
   EXPECT_EQ(swarm.steps().back().replicas, (std::vector<uint32_t>{2, 3, 2}));
@@ -220,10 +233,10 @@ TEST(JoinTest, StepsGoOnAtTheirPaceWhileANewcomerIsSlowToLoad) {
 }
 
 TEST(JoinTest, DonorDiesWhileItGivesAndAnotherOneGoesOn) {
-  for (int at_ms = 0; at_ms < 3000; at_ms += 300) {
-    SwarmWorld swarm(SlowJoin(150));
+  for (int at_ms = 0; at_ms < 1200; at_ms += 60) {
+    SwarmWorld swarm(LongRun(80));
     ASSERT_TRUE(RunToStep(swarm, 5));
-    swarm.AddPeer(1);
+    AddSlowPeer(swarm, 1, absl::Seconds(1));
     swarm.world().At(absl::Milliseconds(at_ms),
                      [&] { swarm.world().Crash(swarm.peer_node(1, 0)); });
     ExpectGoodEnd(swarm);
@@ -233,26 +246,27 @@ TEST(JoinTest, DonorDiesWhileItGivesAndAnotherOneGoesOn) {
 }
 
 TEST(JoinTest, AllDonorsDieAndTheRunReturnsToTheCheckpointWithTheNewcomer) {
-  for (int at_ms = 0; at_ms < 3000; at_ms += 300) {
-    SwarmOptions options = SlowJoin(12);
+  for (int at_ms = 0; at_ms < 900; at_ms += 90) {
+    SwarmOptions options = LongRun(30);
     options.checkpoint_every = 2;
     SwarmWorld swarm(options);
     ASSERT_TRUE(RunToStep(swarm, 5));
-    swarm.AddPeer(1);
+    AddSlowPeer(swarm, 1, absl::Seconds(1));
     swarm.world().At(absl::Milliseconds(at_ms), [&] {
       swarm.world().Crash(swarm.peer_node(1, 0));
       swarm.world().Crash(swarm.peer_node(1, 1));
     });
     ExpectGoodEnd(swarm);
     EXPECT_EQ(swarm.steps().back().replicas[1], 1u) << swarm.Report();
+    EXPECT_EQ(swarm.checkers().count("state_lost"), 1u) << swarm.Report();
   }
 }
 
 TEST(JoinTest, NewcomerDiesAtEveryMomentAndNoStepNotices) {
-  for (int at_ms = 0; at_ms < 4000; at_ms += 200) {
-    SwarmWorld swarm(SlowJoin(80));
+  for (int at_ms = 0; at_ms < 1500; at_ms += 60) {
+    SwarmWorld swarm(LongRun(40));
     ASSERT_TRUE(RunToStep(swarm, 5));
-    const NodeId newcomer = swarm.AddPeer(1);
+    const NodeId newcomer = AddSlowPeer(swarm, 1, absl::Seconds(1));
     swarm.world().At(absl::Milliseconds(at_ms), [&] { swarm.world().Crash(newcomer); });
     ExpectGoodEnd(swarm);
     EXPECT_EQ(swarm.checkers().count("era_began"), 1u) << swarm.Report();
@@ -260,23 +274,37 @@ TEST(JoinTest, NewcomerDiesAtEveryMomentAndNoStepNotices) {
 }
 
 TEST(JoinTest, NewcomerThatCannotKeepUpIsToldSoAndHoldsNobodyUp) {
-  SwarmOptions options = SlowJoin(200);
-  options.join_rate = 40;
-  SwarmWorld swarm(options);
+  SwarmWorld swarm(LongRun(120));
   ASSERT_TRUE(RunToStep(swarm, 20)) << swarm.Report();
-  swarm.AddPeer(1);
-  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().finished(); })) << swarm.Report();
+  const NodeId newcomer = swarm.AddPeer(1);
+  swarm.world().network().SetFilter([&, newcomer](const PacketInfo& packet) {
+    PacketFate fate;
+    const bool donor = packet.from == swarm.peer_node(1, 0) || packet.from == swarm.peer_node(1, 1);
+    if (donor && packet.to == newcomer) fate.extra_delay = absl::Milliseconds(200);
+    return fate;
+  });
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.finished(); })) << swarm.Report();
   EXPECT_EQ(swarm.checkers().count("joiner_falls_behind"), 1u) << swarm.Report();
-  EXPECT_LT(MeanStepSeconds(swarm, 20, 200), MeanStepSeconds(swarm, 5, 20) / 0.9);
+  EXPECT_EQ(swarm.checkers().count("peer_joined"), 6u) << swarm.Report();
+  EXPECT_LT(MeanStepSeconds(swarm, 20, 120), MeanStepSeconds(swarm, 5, 20) / 0.9);
   EXPECT_THAT(swarm.violations(), IsEmpty()) << swarm.Report();
 }
 
-TEST(JoinTest, CheckpointOfASlowLinkHoldsNoStepUp) {
-  SwarmOptions options = SlowJoin(60);
+TEST(JoinTest, CheckpointOverASlowLinkHoldsNoStepUp) {
+  SwarmOptions options = LongRun(60);
   options.checkpoint_every = 20;
   SwarmWorld swarm(options);
+  ASSERT_TRUE(RunToStep(swarm, 19));
+  swarm.world().network().SetFilter([&](const PacketInfo& packet) {
+    PacketFate fate;
+    if (packet.to == swarm.trainer_node() && packet.channel == Channel::kBulk) {
+      fate.extra_delay = absl::Seconds(1);
+    }
+    return fate;
+  });
   ExpectGoodEnd(swarm);
-  EXPECT_LT(MeanStepSeconds(swarm, 20, 40), MeanStepSeconds(swarm, 5, 19) / 0.9) << swarm.Report();
+  EXPECT_LT(MeanStepSeconds(swarm, 20, 39), MeanStepSeconds(swarm, 5, 19) / 0.9) << swarm.Report();
+  EXPECT_EQ(swarm.checkers().count("checkpoint_saved"), 3u) << swarm.Report();
 }
 
 }  // namespace

@@ -59,7 +59,6 @@ RunConfig ConfigOf(const SwarmOptions& options) {
   config.optimizer.warmup = 1;
   config.swarm.stages = options.stages;
   config.swarm.dead_after = options.dead_after;
-  config.swarm.join_rate = options.join_rate;
   config.local.replicas = {options.replicas};
   config.checkpoint.every = options.checkpoint_every;
   return config;

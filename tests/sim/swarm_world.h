@@ -37,7 +37,6 @@ struct SwarmOptions {
   uint32_t faults = 0;           // drawn crashes and stalls of peers while the run goes on
   uint32_t leaves = 0;           // drawn peers that are drained, and come back when they have left
   uint32_t joins = 0;            // drawn newcomers
-  int64_t join_rate = 0;  // bytes/s that a replica gives away; 0: no bound
   bool kill_everything = false;  // once, at a drawn moment: all crash, the trainer resumes
 
   // World, shape and faults drawn from the seed.
