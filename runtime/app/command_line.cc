@@ -66,6 +66,7 @@ class CommandLine {
     AddResume();
     AddStage();
     AddStatus();
+    AddOrders();
     AddGenerate();
     AddDoctor();
     AddConfig();
@@ -147,6 +148,21 @@ class CommandLine {
     command->callback([this] { chosen_.run = [this] { return ShowStatus(status_); }; });
   }
 
+  void AddOrders() {
+    CLI::App* const leave = app_.add_subcommand(
+        "leave", "Have a replica leave at the next decision; nothing is computed again");
+    leave->add_option("target", order_.target, "A run's directory, or its address")->required();
+    leave->add_option("replica", order_.replica, "A replica such as 1.4, or a peer (see status)");
+    leave->add_option("--stage", order_.stage, "Instead: the slowest replica of this stage")
+        ->check(CLI::Range(0, 100000));
+    leave->callback([this] { chosen_.run = [this] { return OrderLeave(order_); }; });
+    CLI::App* const pause =
+        app_.add_subcommand("pause", "Hold a run after the step under way; replicas stay");
+    pause->add_option("target", order_.target, "A run's directory, or its address")->required();
+    pause->add_flag("--off", order_.off, "Go on");
+    pause->callback([this] { chosen_.run = [this] { return OrderPause(order_); }; });
+  }
+
   void AddGenerate() {
     CLI::App* const command = app_.add_subcommand("generate", "Text from a trained model");
     command->add_option("run_dir", generate_.run_directory, "A run's or a checkpoint's directory")
@@ -219,6 +235,7 @@ class CommandLine {
   ResumeArgs resume_;
   StageArgs stage_;
   StatusArgs status_;
+  OrderArgs order_;
   GenerateArgs generate_;
   ConfigArgs config_;
   std::string path_;
@@ -259,8 +276,8 @@ int RunCommandLine(int argc, char** argv, const TorchCommands* torch) {
   }
   if (!line.chosen().run) {
     const auto given = line.app().get_subcommands();
-    return Fail(given.empty() ? "name a command: train, stage, resume, status, generate, doctor, "
-                                "config, checkpoint or sim; see starling --help"
+    return Fail(given.empty() ? "name a command: train, stage, resume, status, leave, pause, "
+                                "generate, doctor, config, checkpoint or sim; see starling --help"
                               : absl::StrCat(given[0]->get_name(),
                                              " needs a command of its own: see "
                                              "starling ",

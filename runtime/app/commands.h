@@ -50,6 +50,13 @@ struct StatusArgs {
   bool json = false;
 };
 
+struct OrderArgs {
+  std::string target;  // run directory or address
+  std::string replica;
+  int64_t stage = -1;  // leave: any one of this stage
+  bool off = false;    // pause: go on
+};
+
 struct GenerateArgs {
   std::string run_directory;  // or a checkpoint's folder
   std::string prompt;
@@ -77,6 +84,8 @@ struct TorchCommands {
 absl::Status Train(const TrainArgs& args, const TorchCommands* torch);
 absl::Status Resume(const ResumeArgs& args);
 absl::Status ShowStatus(const StatusArgs& args);
+absl::Status OrderLeave(const OrderArgs& args);
+absl::Status OrderPause(const OrderArgs& args);
 absl::Status PrintConfig(const ConfigArgs& args);
 absl::Status ValidateConfig(const ConfigArgs& args);
 absl::Status ListCheckpoints(const std::string& run_directory);

@@ -141,6 +141,7 @@ absl::Status LocalSwarm::StartOne(Place* place) {
   spawn.log = LogOf(*place);
   STARLING_ASSIGN_OR_RETURN(place->pid, Spawn(spawn));
   place->joined = false;
+  place->left = false;
   return absl::OkStatus();
 }
 
@@ -149,6 +150,12 @@ void LocalSwarm::OnJoined(uint64_t pid) {
     if (place.pid == 0 || static_cast<uint64_t>(place.pid) != pid) continue;
     place.joined = true;
     place.quick_deaths = 0;
+  }
+}
+
+void LocalSwarm::OnLeft(uint64_t pid) {
+  for (Place& place : places_) {
+    if (place.pid != 0 && static_cast<uint64_t>(place.pid) == pid) place.left = true;
   }
 }
 
@@ -186,7 +193,7 @@ void LocalSwarm::OnDied(Place* place, const std::string& how) {
               .With("how", how)
               .With("joined", place->joined));
   if (!place->joined) ++place->quick_deaths;
-  if (!options_.config.local.restart) {
+  if (!options_.config.local.restart || place->left) {
     place->gave_up = true;
   } else if (place->quick_deaths >= kQuickDeaths) {
     GiveUp(place);

@@ -59,6 +59,8 @@ class LocalSwarm {
 
   // The process has become a member.
   void OnJoined(uint64_t pid);
+  // It left the run as it was asked to: it is not started again.
+  void OnLeft(uint64_t pid);
   // Whether it is one of these and has not died.
   bool IsAlive(uint64_t pid) const;
   // Kills one of these; it is started again as if it had died.
@@ -81,6 +83,7 @@ class LocalSwarm {
     pid_t pid = 0;         // 0: not running
     uint64_t adopted = 0;  // start ticks of one that is no child of this process
     bool joined = false;
+    bool left = false;
     int quick_deaths = 0;
     bool gave_up = false;
     TimerId restart = kNoTimer;

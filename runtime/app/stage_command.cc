@@ -121,6 +121,7 @@ absl::Status ServeStage(const StageArgs& args) {
   options.device = args.device;
   options.threads = static_cast<uint32_t>(args.threads > 0 ? args.threads : DefaultThreads());
   options.build = StarlingVersion();
+  options.pinned = options.stage.has_value() && !args.child;
   if (args.wait) options.first_contact = absl::InfiniteDuration();
 
   ZmqTransport::Options listen;
@@ -139,7 +140,12 @@ absl::Status ServeStage(const StageArgs& args) {
         status = std::move(exit_status);
         ended = true;
       });
-  const auto leave = [&peer] { peer.Leave("asked to leave"); };
+  int asked = 0;
+  const auto leave = [&peer, &asked] {
+    if (++asked > 1) return peer.Leave("asked twice to leave");
+    Log("leaves at the next decision; asked again, at once");
+    peer.Drain("asked to leave");
+  };
   STARLING_RETURN_IF_ERROR(loop.AddSignal(SIGTERM, leave));
   STARLING_RETURN_IF_ERROR(loop.AddSignal(SIGHUP, leave));
   if (args.child) {

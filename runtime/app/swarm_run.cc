@@ -157,9 +157,11 @@ void SwarmRun::SayResumed(const Event& event) {
 void SwarmRun::OnEvent(const Event& event) {
   records_->OnEvent(event);
   if (event.name == "resumed" || event.name == "era_began") SayResumed(event);
-  if (event.name == "peer_joined") {
+  if (event.name == "peer_joined" || event.name == "peer_left") {
     for (const auto& [key, value] : event.fields) {
-      if (key == "pid") local_.OnJoined(static_cast<uint64_t>(std::get<int64_t>(value)));
+      if (key != "pid") continue;
+      const auto pid = static_cast<uint64_t>(std::get<int64_t>(value));
+      event.name == "peer_left" ? local_.OnLeft(pid) : local_.OnJoined(pid);
     }
   }
   if (event.name == "local_gave_up" || event.name == "local_exited") {

@@ -388,6 +388,13 @@ void AddSwarm(std::vector<RunKey>* keys) {
   s.Duration("heartbeat", &S::heartbeat, false, "how often replicas say that they live");
   s.Duration("dead_after", &S::dead_after, false,
              "a replica unheard for this long is taken for dead; more than heartbeat");
+  s.Duration("drain_timeout", &S::drain_timeout, false,
+             "a replica that is to leave waits this long for a decision that lets it go");
+  s.Integer("join_rate", &S::join_rate, 0, kAny,
+            "bytes per second that a replica gives to newcomers and checkpoints; 0 = no bound");
+  s.Integer("result_budget", &S::result_budget, 0, kAny,
+            "bytes of the newest decisions' results that a replica keeps, for newcomers to\n"
+            "replay; at least four results are kept");
   s.Integer("window", &S::window, 0, 1 << 24,
             "microbatches in flight; 0 = twice the number of replicas");
   s.Integer("slots", &S::slots, 0, 1 << 24,

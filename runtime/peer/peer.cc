@@ -43,7 +43,8 @@ Peer::Peer(Options options, Env* env, Transport* transport, ComputeFactory make_
       events_(std::move(events)),
       on_exit_(std::move(on_exit)),
       outbox_(env, transport, Outbox::Options()),
-      trainer_address_(options_.trainer) {
+      trainer_address_(options_.trainer),
+      wanted_(options_.stage) {
   transport_->SetHandler(this);
 }
 
@@ -51,11 +52,27 @@ Peer::~Peer() {
   env_->Cancel(heartbeat_);
   env_->Cancel(hello_);
   env_->Cancel(retry_sends_);
+  env_->Cancel(drain_limit_);
 }
 
 void Peer::Start() {
   connecting_since_ = heard_trainer_ = env_->Now();
   SayHello();
+}
+
+void Peer::Drain(const std::string& reason) {
+  if (draining_) return;
+  if (state_ != State::kServing) return Leave(reason);
+  draining_ = true;
+  outbox_.Send(options_.trainer, trainer_, Make(starling::Leave{reason, true}),
+               [this](const Message& reply) {
+                 const auto* ack = std::get_if<Ack>(&reply.body);
+                 if (ack != nullptr) Emit(Event("draining").With("reason", ack->text));
+               });
+  drain_limit_ = env_->Schedule(config_.swarm.drain_timeout, [this, reason] {
+    Leave(absl::StrCat(reason, "; waited ", absl::FormatDuration(config_.swarm.drain_timeout),
+                       " for a decision (swarm.drain_timeout)"));
+  });
 }
 
 void Peer::Leave(const std::string& reason) {
@@ -73,6 +90,7 @@ void Peer::Exit(absl::Status status, const std::string& reason) {
   outbox_.CancelAll();
   env_->Cancel(heartbeat_);
   env_->Cancel(hello_);
+  env_->Cancel(drain_limit_);
   on_exit_(std::move(status), reason);
 }
 
@@ -101,12 +119,13 @@ void Peer::SayHello() {
   hello.build = options_.build;
   hello.peer = options_.id;
   hello.address = transport_->address();
-  hello.stage = ever_admitted_ ? std::optional<StageId>(stage_) : options_.stage;
+  hello.stage = wanted_;
+  hello.pinned = options_.pinned;
   hello.host = options_.host;
   hello.pid = options_.pid;
   hello.device = options_.device;
   hello.threads = options_.threads;
-  if (keeper_) hello.held = keeper_->held();
+  if (keeper_ && wanted_ == stage_) hello.held = keeper_->held();
   if (hello.held) hello.results = step_end_->HeldResults();
   hello.serving = calling_;
   if (calling_) {
@@ -153,6 +172,7 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   heard_trainer_ = env_->Now();
   self_ = welcome.incarnation;
   stage_ = welcome.stage;
+  wanted_ = stage_;
   if (!same_stage) {
     step_end_.reset();
     server_.reset();
@@ -160,7 +180,10 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
     auto compute = make_compute_(config_, stage_);
     if (!compute.ok()) return Exit(compute.status(), std::string(compute.status().message()));
     compute_ = *std::move(compute);
-    keeper_ = std::make_unique<StateKeeper>(stage_, env_, compute_.get(), peer_links);
+    StateDonor::Options donor;
+    donor.bytes_per_s = static_cast<double>(config_.swarm.join_rate);
+    donor.result_budget = static_cast<uint64_t>(config_.swarm.result_budget);
+    keeper_ = std::make_unique<StateKeeper>(stage_, donor, env_, compute_.get(), peer_links);
     step_end_ = std::make_unique<StepEnd>(stage_, keeper_.get(), compute_.get(), peer_links);
   }
   StageServer::Options serve;
@@ -208,6 +231,7 @@ void Peer::BeatHeart() {
   Heartbeat beat;
   beat.version = server_->version();
   outbox_.SendOnce(trainer_address_, Make(beat)).IgnoreError();
+  keeper_->Tidy();
   next_beat_ = env_->Now() + config_.swarm.heartbeat;
   heartbeat_ = env_->Schedule(config_.swarm.heartbeat, [this] { BeatHeart(); });
 }
@@ -224,6 +248,7 @@ void Peer::TrainerLost(const std::string& why) {
   if (state_ != State::kAdmitted && state_ != State::kServing) return;
   Emit(Event("trainer_lost").With("reason", why));
   calling_ = false;
+  if (draining_) return Exit(absl::OkStatus(), absl::StrCat("left: ", why));
   state_ = State::kConnecting;
   connecting_since_ = env_->Now();
   heard_trainer_ = env_->Now();
@@ -234,6 +259,7 @@ void Peer::TrainerLost(const std::string& why) {
 // --- what arrives ----------------------------------------------------------------------
 
 void Peer::OnLinkLost(const Endpoint& peer) {
+  if (keeper_) keeper_->OnLinkLost(peer);
   if (peer.control == trainer_address_.control) LoseSight("connection lost");
 }
 
@@ -267,8 +293,7 @@ void Peer::Dispatch(const Message& message) {
     heard_trainer_ = env_->Now();
     return DispatchFromTrainer(message);
   }
-  if (const auto* fetch = std::get_if<Fetch>(&message.body)) return On(*fetch, message.request);
-  if (message.era != era_) return;
+  if (Donates(message) || message.era != era_) return;
   if (AddressOf(message.sender) == nullptr) {
     // Its View is on the way: the sender may have had it first.
     if (unknown_senders_.size() < kUnknownSenderBound) unknown_senders_.push_back(message);
@@ -290,7 +315,7 @@ void Peer::Dispatch(const Message& message) {
 
 void Peer::DispatchFromTrainer(const Message& message) {
   if (const auto* load = std::get_if<LoadState>(&message.body)) return On(*load, message);
-  if (const auto* fetch = std::get_if<Fetch>(&message.body)) return On(*fetch, message.request);
+  if (Donates(message)) return;
   if (const auto* stop = std::get_if<Stop>(&message.body)) {
     return Exit(absl::OkStatus(), stop->reason);
   }
@@ -299,6 +324,7 @@ void Peer::DispatchFromTrainer(const Message& message) {
       return Exit(absl::FailedPreconditionError(refused->reason), refused->reason);
     return TrainerLost(refused->reason);
   }
+  if (const auto* move = std::get_if<Move>(&message.body)) return On(*move);
   if (message.era != era_) return;
   if (const auto* view = std::get_if<View>(&message.body)) {
     On(*view);
@@ -342,12 +368,32 @@ void Peer::On(const Fence& fence) {
   SetCandidates();
 }
 
+// Those that are about to leave get nothing new, if there are others.
 void Peer::SetCandidates() {
   std::vector<Incarnation> next;
+  std::vector<Incarnation> draining;
   for (const auto& [incarnation, member] : members_) {
-    if (member.stage == Next(stage_)) next.push_back(incarnation);
+    if (member.stage != Next(stage_)) continue;
+    (member.draining ? draining : next).push_back(incarnation);
   }
-  wiring_->SetCandidates(next);
+  wiring_->SetCandidates(next.empty() ? draining : next);
+}
+
+// Our stage goes on without us.
+void Peer::On(const Move& move) {
+  if (state_ != State::kServing) return;
+  Emit(Event("moves")
+           .With("to_stage", Value(move.stage))
+           .With("version", Value(move.left_at))
+           .With("reason", move.reason));
+  if (draining_)
+    return Exit(absl::OkStatus(), absl::StrCat("left at version ", Value(move.left_at)));
+  wanted_ = move.stage;
+  state_ = State::kConnecting;
+  connecting_since_ = env_->Now();
+  heard_trainer_ = env_->Now();
+  env_->Cancel(heartbeat_);
+  SayHello();
 }
 
 void Peer::On(const View& view) {
@@ -384,12 +430,15 @@ void Peer::On(const LoadState& load, const Message& message) {
   keeper_->OnLoad(load, message.request);
 }
 
-void Peer::On(const Fetch& fetch, uint64_t request) {
-  if (server_) return keeper_->OnFetch(fetch, request, era_, server_->version());
-  Chunk refusal;
-  refusal.code = absl::StatusCode::kAborted;
-  refusal.error = "this replica has no such state";
-  ReplyAt(fetch.reply_address, request, std::move(refusal));
+bool Peer::Donates(const Message& message) {
+  if (const auto* index = std::get_if<FetchIndex>(&message.body)) {
+    keeper_->OnFetchIndex(*index, message.request);
+  } else if (const auto* fetch = std::get_if<Fetch>(&message.body)) {
+    keeper_->OnFetch(*fetch, message.request);
+  } else {
+    return false;
+  }
+  return true;
 }
 
 // --- StageLinks ------------------------------------------------------------------------
@@ -484,8 +533,8 @@ bool Peer::AskMember(Incarnation to, MessageBody body) {
   return true;
 }
 
-void Peer::AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) {
-  outbox_.Send(to, Incarnation{}, Make(std::move(body)), std::move(on_reply));
+uint64_t Peer::AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) {
+  return outbox_.Send(to, Incarnation{}, Make(std::move(body)), std::move(on_reply));
 }
 
 void Peer::AskTrainer(MessageBody body) {

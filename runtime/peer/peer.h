@@ -44,8 +44,9 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
  public:
   struct Options {
     PeerId id{0};
-    Endpoint trainer;  // only `control` is needed
-    std::optional<StageId> stage;
+    Endpoint trainer;              // only `control` is needed
+    std::optional<StageId> stage;  // none: the trainer chooses
+    bool pinned = false;           // stays at `stage`, whatever the trainer would like
     std::string host;
     uint64_t pid = 0;
     std::string device = "cpu";
@@ -65,7 +66,10 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   ~Peer() override;
 
   void Start();
-  // SIGTERM: tells the trainer, then exits.
+  // SIGTERM: serves on until a decision lets it go, then exits; leaves after swarm.drain_timeout,
+  // when the trainer is lost, and at once if it does not serve.
+  void Drain(const std::string& reason);
+  // Now: tells the trainer, then exits. Others do its work of the step again.
   void Leave(const std::string& reason);
 
   void OnPacket(Packet packet) override;
@@ -102,7 +106,8 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   void ReplyToTrainer(uint64_t request, MessageBody body) override;
   void ReplyAt(const Endpoint& address, uint64_t request, MessageBody body) override;
   bool AskMember(Incarnation to, MessageBody body) override;
-  void AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) override;
+  uint64_t AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) override;
+  void CancelAsk(uint64_t request) override { outbox_.Cancel(request); }
   void Emit(const Event& event) override { events_(event); }
   void TrainerLost(const std::string& why) override;
 
@@ -121,8 +126,9 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   void On(const View& view);
   void On(const Muster& muster, const Message& message);
   void On(const Fence& fence);
+  void On(const Move& move);
   void On(const LoadState& load, const Message& message);
-  void On(const Fetch& fetch, uint64_t request);
+  bool Donates(const Message& message);
 
   void ScheduleRetry();
   void SetCandidates();
@@ -154,6 +160,9 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   Incarnation trainer_;
   RunConfig config_;
   StageId stage_{0};
+  std::optional<StageId> wanted_;  // stage to say Hello for
+  bool draining_ = false;
+  TimerId drain_limit_ = kNoTimer;
   bool ever_admitted_ = false;
   absl::Time connecting_since_;
   absl::Time heard_trainer_;

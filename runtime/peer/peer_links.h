@@ -28,7 +28,9 @@ class PeerLinks {
 
   // Requests, repeated until answered. AskMember: false if no View names `to` (yet).
   virtual bool AskMember(Incarnation to, MessageBody body) = 0;
-  virtual void AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) = 0;
+  // AskAt gives a number to cancel it by.
+  virtual uint64_t AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) = 0;
+  virtual void CancelAsk(uint64_t request) = 0;
 
   virtual void Emit(const Event& event) = 0;
   // Nothing can be gone on with from here: asks to be let in anew.

@@ -1,74 +1,70 @@
-// StateKeeper: the state that a peer holds. Loads it when the trainer says which, remembers its
-// name, and donates copies of it.
+// StateKeeper: the state that a peer holds: its name, how it is loaded (state_loader.h) and given
+// away (state_donor.h).
 //
-// Reactor thread. One per admission and stage; Env, Compute and PeerLinks outlive it.
+// Reactor thread. One per stage; Env, Compute and PeerLinks outlive it.
 #ifndef STARLING_RUNTIME_PEER_STATE_KEEPER_H_
 #define STARLING_RUNTIME_PEER_STATE_KEEPER_H_
 
 #include <cstdint>
-#include <memory>
 #include <optional>
-#include <utility>
 #include <vector>
 
-#include "checkpoint/transfer.h"
 #include "runtime/base/buffers.h"
 #include "runtime/env/compute.h"
 #include "runtime/env/env.h"
 #include "runtime/peer/peer_links.h"
+#include "runtime/peer/state_donor.h"
+#include "runtime/peer/state_loader.h"
 
 namespace starling {
 
 class StateKeeper {
  public:
-  StateKeeper(StageId stage, Env* env, Compute* compute, PeerLinks* links);
+  StateKeeper(StageId stage, StateDonor::Options donor, Env* env, Compute* compute,
+              PeerLinks* links);
   StateKeeper(const StateKeeper&) = delete;
   StateKeeper& operator=(const StateKeeper&) = delete;
 
-  // The last state whose hash is known; none before the first load and while loading.
+  // The last state whose hash is known; none before the first load, and while the device is given
+  // another one.
   const std::optional<StateName>& held() const { return held_; }
 
-  // LoadState: fetches the state unless it is held, and answers `request`. A repeat is answered as
-  // before, once there is an answer: what was done since must not be undone.
-  // True if it begins: whatever belonged to an earlier state is to be forgotten first.
+  // LoadState: whether it is news. An old one, or a repeat, is not; a repeat of one that was
+  // answered is answered again.
   bool Begins(uint64_t request);
+  // Gets the state, and answers `request` when it is held, or cannot be had. A later one takes the
+  // place of one that is being worked on. Whatever belonged to an earlier state is to be forgotten
+  // first.
   void OnLoad(const LoadState& load, uint64_t request);
   // What was being loaded is of no use any more (a new admission).
   void GiveUpLoading();
+  void OnLinkLost(const Endpoint& donor) { loader_.OnLinkLost(donor); }
 
-  // `version` is the one served now, which is ahead of held() while an update runs.
-  void OnFetch(const Fetch& fetch, uint64_t request, Era era, Version version);
+  void OnFetchIndex(const FetchIndex& fetch, uint64_t request) {
+    donor_.OnFetchIndex(fetch, request);
+  }
+  void OnFetch(const Fetch& fetch, uint64_t request) { donor_.OnFetch(fetch, request); }
+  void Tidy() { donor_.Tidy(); }
 
-  // A decision moved the version on.
+  // A decision moved the version on: its update is posted to the device.
   void OnVersion(Version version);
-  // ... and its update is done.
-  void OnApplied(const StateName& state) { held_ = state; }
+  // ... and is done. `record.before` and `.after` are filled in here; `pieces`: what was applied.
+  void OnApplied(const StateName& state, ResultRecord record, std::vector<Blob> pieces);
   void VisitBuffers(const BufferVisitor& visit) const;
 
  private:
-  void FetchState(const LoadState& load, uint64_t request);
-  void TakeState(const LoadState& load, uint64_t request, Blob state);
-  void AnswerLoaded(uint64_t request, absl::Status status, const StateName& state);
-  void AnswerChunk(const Fetch& fetch, uint64_t request);
+  void OnHeld(const std::optional<StateName>& held);
+  void AnswerLoaded(const absl::Status& status);
 
-  const StageId stage_;
-  Env* const env_;
   Compute* const compute_;
   PeerLinks* const links_;
-
   std::optional<StateName> held_;
-  std::unique_ptr<StateFetcher> fetcher_;
-  uint64_t load_request_ = 0;  // of the LoadState being worked on
-  uint64_t answered_request_ = 0;
-  Loaded answer_;
+  StateDonor donor_;
+  StateLoader loader_;
 
-  // State being donated
-  Version snapshot_version_{0};
-  Blob snapshot_;
-  bool snapshot_pending_ = false;
-  std::vector<std::pair<Fetch, uint64_t>> waiting_fetches_;
-  // Completions may come after this keeper is gone: they hold a weak reference to this.
-  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  uint64_t load_request_ = 0;       // the newest LoadState
+  std::optional<StateName> asked_;  // what it named
+  std::optional<Loaded> answer_;    // to it
 };
 
 }  // namespace starling

@@ -187,7 +187,7 @@ void StepEnd::OnApply(const Apply& apply, uint64_t request) {
   if (held->version != VersionBefore(decision.step) || applying_ == target) return;
   if (decision.skip) {
     MoveTo(target);
-    return Finished(decision, request, held->hash);
+    return Finished(decision, request, held->hash, Hash128(), {});
   }
   const auto group =
       std::find_if(decision.groups.begin(), decision.groups.end(),
@@ -198,17 +198,18 @@ void StepEnd::OnApply(const Apply& apply, uint64_t request) {
     return links_->TrainerLost("a decision was taken on a result this replica does not hold");
   }
   applying_ = target;
-  compute_->Apply(
-      decision.scalars, round->second.member->gradient(),
-      [this, decision, request, alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<Hash128> hash) {
-        if (alive.expired()) return;
-        applying_ = Version{0};
-        if (!hash.ok()) {
-          if (!absl::IsCancelled(hash.status())) links_->DeviceFailed(hash.status());
-          return;
-        }
-        Finished(decision, request, *hash);
-      });
+  const std::vector<Blob> pieces = round->second.member->gradient();
+  compute_->Apply(decision.scalars, pieces,
+                  [this, decision, request, pieces, result_hash = group->result_hash,
+                   alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<Hash128> hash) {
+                    if (alive.expired()) return;
+                    applying_ = Version{0};
+                    if (!hash.ok()) {
+                      if (!absl::IsCancelled(hash.status())) links_->DeviceFailed(hash.status());
+                      return;
+                    }
+                    Finished(decision, request, *hash, result_hash, pieces);
+                  });
   // Posted behind the update: the next step's work need not wait for its answer.
   MoveTo(target);
 }
@@ -224,9 +225,15 @@ void StepEnd::MoveTo(Version version) {
   sealed_.clear();
 }
 
-void StepEnd::Finished(const Decision& decision, uint64_t request, Hash128 hash) {
+void StepEnd::Finished(const Decision& decision, uint64_t request, Hash128 hash,
+                       Hash128 result_hash, std::vector<Blob> pieces) {
   if (!state_->held() || decision.era != state_->held()->era) return;
-  state_->OnApplied({decision.era, VersionAfter(decision.step), hash});
+  ResultRecord record;
+  record.decision = decision.number;
+  record.skip = decision.skip;
+  record.scalars = decision.scalars;
+  record.result_hash = result_hash;
+  state_->OnApplied({decision.era, VersionAfter(decision.step), hash}, record, std::move(pieces));
   links_->ReplyToTrainer(request, Applied{*state_->held()});
 }
 

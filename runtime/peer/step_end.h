@@ -66,7 +66,8 @@ class StepEnd {
   void RoundMoved(RoundId id, std::vector<RoundSend> sends);
   void FailRound(RoundId id, const absl::Status& status);
   void MoveTo(Version version);
-  void Finished(const Decision& decision, uint64_t request, Hash128 hash);
+  void Finished(const Decision& decision, uint64_t request, Hash128 hash, Hash128 result_hash,
+                std::vector<Blob> pieces);
 
   const StageId stage_;
   StateKeeper* const state_;

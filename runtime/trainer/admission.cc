@@ -4,11 +4,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 
 namespace starling {
 namespace {
 
-// A load that takes longer than this no longer holds a step open.
+// A load that takes longer than this no longer holds up the start.
 constexpr absl::Duration kLoadPatience = absl::Seconds(60);
 // Before a failed load is tried again.
 constexpr absl::Duration kLoadAgain = absl::Milliseconds(200);
@@ -101,9 +102,7 @@ void Admission::BeginLoad(Incarnation incarnation, Joiner* joiner, const LoadTar
   joiner->state = State::kLoading;
   joiner->load_began = env_->Now();
   joiner->load = ++loads_;
-  std::vector<Endpoint> donors;
-  if (!target.donor.empty()) donors.push_back(target.donor);
-  swarm_->AskAt(joiner->replica.member.address, incarnation, LoadState{target.state, donors},
+  swarm_->AskAt(joiner->replica.member.address, incarnation, LoadState{target.state, target.donors},
                 [this, incarnation, load = joiner->load](const Message& reply) {
                   const auto* loaded = std::get_if<Loaded>(&reply.body);
                   if (loaded != nullptr) OnLoaded(incarnation, load, *loaded);
@@ -127,18 +126,20 @@ void Admission::OnLoaded(Incarnation incarnation, uint64_t load, const Loaded& l
   changed_();
 }
 
+void Admission::OnBehind(Incarnation incarnation, const Behind& behind) {
+  const auto it = joiners_.find(incarnation);
+  if (it == joiners_.end()) return;
+  events_(Event("joiner_falls_behind")
+              .With("stage", Value(it->second.replica.member.stage))
+              .With("replica", ToString(incarnation))
+              .With("reason", absl::StrFormat("its link takes %.3g s for each result, steps take "
+                                              "%.3g s: it will not catch up as things are",
+                                              behind.result_s, behind.step_s)));
+}
+
 void Admission::RestartLoads() {
   for (auto& [incarnation, joiner] : joiners_) {
     swarm_->outbox().CancelTo(incarnation);
-    const absl::Duration took = env_->Now() - joiner.load_began;
-    if (joiner.state == State::kLoading && took >= kLoadPatience && !joiner.too_slow) {
-      joiner.too_slow = true;
-      events_(
-          Event("joiner_too_slow")
-              .With("stage", Value(joiner.replica.member.stage))
-              .With("replica", ToString(incarnation))
-              .With("reason", "its link did not carry the state in time; steps no longer wait"));
-    }
     joiner.state = State::kWaiting;
     joiner.load = 0;
   }
@@ -200,7 +201,7 @@ std::optional<Incarnation> Admission::FindByAddress(const std::string& control) 
 
 bool Admission::loading() const {
   return std::any_of(joiners_.begin(), joiners_.end(), [this](const auto& entry) {
-    return entry.second.state == State::kLoading && !entry.second.too_slow &&
+    return entry.second.state == State::kLoading &&
            env_->Now() - entry.second.load_began < kLoadPatience;
   });
 }

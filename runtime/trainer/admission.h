@@ -3,6 +3,9 @@
 //   Hello -> (incarnation) Waiting -> LoadState -> Loading -> Loaded at a version -> taken by the
 //   trainer
 //
+// The swarm goes on meanwhile. With each version joiners are told the new target; they get there by
+// themselves (runtime/peer/state_loader.h), and one that shows the current state may be taken.
+//
 // It gives incarnations, picks stages, and has joiners load. Whether and when a loaded joiner
 // becomes a member is the trainer's decision, since only a persisted record changes membership.
 // Reactor thread; sans-I/O.
@@ -27,7 +30,7 @@ class Admission {
  public:
   struct LoadTarget {
     StateName state;
-    Endpoint donor;
+    std::vector<Endpoint> donors;
   };
   // The state a replica of `stage` needs to serve now, and who has it; none: not to be had now.
   // `held` is what the joiner has from before: if it is current no donor is needed.
@@ -44,7 +47,7 @@ class Admission {
 
   // Sends LoadState to everyone who waits and can be served.
   void OfferLoads();
-  // All loads go to waste: the version moved on, or a new era began.
+  // What was asked to be loaded is not current any more: joiners will be told what is.
   void RestartLoads();
 
   void Drop(Incarnation incarnation, const std::string& reason);
@@ -58,8 +61,10 @@ class Admission {
 
   const Replica* Find(Incarnation incarnation) const;
   std::optional<Incarnation> FindByAddress(const std::string& control) const;
-  // A load is under way that the end of a step should wait for.
+  // A load is under way that the start of the run should wait for.
   bool loading() const;
+  // A joiner says that it will not catch up as things are.
+  void OnBehind(Incarnation incarnation, const Behind& behind);
   bool empty() const { return joiners_.empty(); }
   // Joiners per stage, in any state.
   std::vector<uint32_t> CountPerStage() const;
@@ -73,8 +78,7 @@ class Admission {
     Replica replica;
     State state = State::kWaiting;
     absl::Time load_began;
-    bool too_slow = false;  // a load once took so long that steps no longer wait for it
-    uint64_t load = 0;      // counts loads, so that an answer to an old one is known
+    uint64_t load = 0;  // counts loads, so that an answer to an old one is known
   };
 
   std::string Objection(const Hello& hello) const;

@@ -188,6 +188,12 @@ std::string ToJsonLine(const Decision& decision) {
   }
   Json leaves = Json::array();
   for (const Incarnation& incarnation : decision.leaves) leaves.push_back(ToString(incarnation));
+  Json departures = Json::array();
+  for (const Departure& departure : decision.departures) {
+    Json line = {{"replica", ToString(departure.incarnation)}};
+    if (departure.moves_to) line["moves_to"] = Value(*departure.moves_to);
+    departures.push_back(std::move(line));
+  }
   const Json json = {{"number", decision.number},
                      {"epoch", Value(decision.epoch)},
                      {"era", Value(decision.era)},
@@ -200,7 +206,8 @@ std::string ToJsonLine(const Decision& decision) {
                      {"scalars", ToJson(decision.scalars)},
                      {"groups", groups},
                      {"joins", joins},
-                     {"leaves", leaves}};
+                     {"leaves", leaves},
+                     {"departures", departures}};
   return json.dump();
 }
 
@@ -227,6 +234,14 @@ absl::StatusOr<Decision> ParseDecision(const std::string& line) {
   }
   for (const Json& leaver : reader.List(json, "leaves")) {
     decision.leaves.push_back(reader.Replica(leaver));
+  }
+  for (const Json& item : reader.List(json, "departures")) {
+    Departure departure;
+    departure.incarnation = reader.Replica(item, "replica");
+    if (item.contains("moves_to")) {
+      departure.moves_to = StageId{reader.Number<uint32_t>(item, "moves_to")};
+    }
+    decision.departures.push_back(departure);
   }
   if (!reader.problem().empty()) {
     return absl::DataLossError(absl::StrCat("not a decision record: ", reader.problem()));

@@ -3,12 +3,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/base/layout.h"
 #include "runtime/base/status_macros.h"
 
 namespace starling {
 namespace {
 
-constexpr absl::Duration kFetchAgain = absl::Milliseconds(50);
+constexpr absl::Duration kLookAgain = absl::Milliseconds(10);
+constexpr absl::Duration kLongestHold = absl::Seconds(1);
 
 }  // namespace
 
@@ -26,64 +28,95 @@ void Saver::Begin(CheckpointMeta meta, std::function<void()> changed, OnSaved do
   meta_ = std::move(meta);
   changed_ = std::move(changed);
   done_ = std::move(done);
+  begun_ = env_->Now();
+  held_ = true;
   states_.assign(layouts_.size(), Blob());
   for (uint32_t stage = 0; stage < layouts_.size(); ++stage) missing_[stage] = Download();
   FetchMissing();
 }
 
-void Saver::FetchMissing() {
-  for (auto& [stage, download] : missing_) {
-    if (download.fetcher != nullptr) continue;
-    for (const Incarnation& incarnation : swarm_->OfStage(StageId{stage})) {
-      const Replica* replica = swarm_->Find(incarnation);
-      if (replica->state.era != meta_.era || replica->state.version != meta_.version) continue;
-      FetchFrom(StageId{stage}, *replica);
-      break;
-    }
+bool Saver::holds() const {
+  if (!fetching() || env_->Now() - begun_ >= kLongestHold) return false;
+  for (const auto& [stage, download] : missing_) {
+    if (download.fetcher == nullptr || download.fetcher->progress().total_bytes == 0) return true;
   }
-  // Replicas acknowledge the version one by one.
-  env_->Cancel(retry_);
-  if (fetching()) retry_ = env_->Schedule(kFetchAgain, [this] { FetchMissing(); });
+  return false;
 }
 
-void Saver::FetchFrom(StageId stage, const Replica& donor) {
-  StateFetcher::Want want;
+void Saver::FetchMissing() {
+  bool moved_on = false;
+  for (auto& [stage, download] : missing_) {
+    FetchStage(StageId{stage}, &download);
+    if (download.fetcher != nullptr) continue;
+    for (const Incarnation& incarnation : swarm_->OfStage(StageId{stage})) {
+      const StateName& state = swarm_->Find(incarnation)->state;
+      moved_on = moved_on || (state.era == meta_.era && state.version > meta_.version);
+    }
+  }
+  env_->Cancel(retry_);
+  if (moved_on) {
+    missing_.clear();
+    Finish(absl::AbortedError("the replicas have gone on without giving this version"));
+  } else if (fetching()) {
+    retry_ = env_->Schedule(kLookAgain, [this] { FetchMissing(); });
+  }
+  if (held_ && !holds()) {
+    held_ = false;
+    changed_();
+  }
+}
+
+// From all that are at the version; more may come to it.
+void Saver::FetchStage(StageId stage, Download* download) {
+  std::vector<Endpoint> donors;
+  ChunkFetcher::Want want;
+  for (const Incarnation& incarnation : swarm_->OfStage(stage)) {
+    const Replica* replica = swarm_->Find(incarnation);
+    if (replica->state.era != meta_.era || replica->state.version != meta_.version) continue;
+    if (download->fetcher != nullptr) download->fetcher->AddDonor(replica->member.address);
+    donors.push_back(replica->member.address);
+    want.hash = replica->state.hash;
+  }
+  if (donors.empty() || download->fetcher != nullptr) return;
   want.stage = stage;
   want.era = meta_.era;
   want.version = meta_.version;
   want.elements = kStatePlanes * layouts_[Value(stage)].size;
-  const Incarnation incarnation = donor.member.incarnation;
-  Download& download = missing_[Value(stage)];
-  download.donor = incarnation;
-  download.fetcher = std::make_unique<StateFetcher>(
-      want, self_,
-      [this, incarnation](Fetch fetch, std::function<void(const Chunk&)> reply) {
-        swarm_->Ask(incarnation, std::move(fetch), [reply](const Message& message) {
-          if (const auto* chunk = std::get_if<Chunk>(&message.body)) reply(*chunk);
-        });
-      },
-      [this, stage](absl::StatusOr<Blob> state) { OnFetched(stage, std::move(state)); });
-  download.fetcher->Start();
+  FetchLinks links;
+  links.ask = [this](const Endpoint& donor, MessageBody body, FetchLinks::OnReply reply) {
+    return swarm_->AskAt(donor, Incarnation{}, std::move(body),
+                         [reply](const Message& message) { reply(message.body); });
+  };
+  links.cancel = [this](uint64_t request) { swarm_->outbox().Cancel(request); };
+  ChunkFetcher::Events events;
+  events.done = [this, stage](absl::StatusOr<ChunkFetcher::Fetched> fetched) {
+    if (fetched.ok()) {
+      OnFetched(stage, std::move(fetched->bytes));
+    } else {
+      OnFetched(stage, fetched.status());
+    }
+  };
+  download->fetcher = std::make_unique<ChunkFetcher>(env_, ChunkFetcher::Options(), want, self_,
+                                                     donors, std::move(links), std::move(events));
+  download->fetcher->Start();
 }
 
 void Saver::OnFetched(StageId stage, absl::StatusOr<Blob> state) {
   const auto it = missing_.find(Value(stage));
   if (it == missing_.end()) return;
-  // The fetcher is what called this: it goes when the call is over.
-  std::shared_ptr<StateFetcher> fetcher = std::move(it->second.fetcher);
-  env_->Schedule(absl::ZeroDuration(), [fetcher] {});
-  if (!state.ok()) return;  // FetchMissing asks another one, or the same again
+  it->second.fetcher.reset();
+  if (!state.ok()) return;  // FetchMissing asks those that are there, or gives up
   states_[Value(stage)] = *std::move(state);
   missing_.erase(it);
   if (!missing_.empty()) return;
   env_->Cancel(retry_);
   Write();
-  changed_();
+  if (std::exchange(held_, false)) changed_();
 }
 
-void Saver::OnFenced(Incarnation incarnation) {
+void Saver::OnFenced(const Endpoint& address) {
   for (auto& [stage, download] : missing_) {
-    if (download.donor == incarnation) download.fetcher.reset();
+    if (download.fetcher != nullptr) download.fetcher->RemoveDonor(address, "it is gone");
   }
 }
 

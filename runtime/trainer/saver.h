@@ -1,8 +1,9 @@
-// Saver: makes a checkpoint of one version. It fetches a snapshot of every stage from a replica
-// that is at that version, while the next step computes, and has a file job write and publish it.
+// Saver: makes a checkpoint of one version. It fetches a snapshot of every stage from the replicas
+// that are at that version, and has a file job write and publish it, while the run goes on.
 //
-// The step after the version must not be decided while fetching(): replicas would move on. Writing
-// goes on behind. One save at a time. Reactor thread; sans-I/O.
+// Replicas keep the snapshot once it is asked for, whatever is decided meanwhile. Only until each
+// stage has been asked (holds(), a second at most) should the next step not be decided, or they may
+// have moved on: then the save fails with aborted. One save at a time. Reactor thread; sans-I/O.
 #ifndef STARLING_RUNTIME_TRAINER_SAVER_H_
 #define STARLING_RUNTIME_TRAINER_SAVER_H_
 
@@ -14,7 +15,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint_store.h"
-#include "checkpoint/transfer.h"
+#include "checkpoint/chunk_fetcher.h"
 #include "runtime/base/layout.h"
 #include "runtime/env/env.h"
 #include "runtime/env/file_system.h"
@@ -30,24 +31,28 @@ class Saver {
   Saver(Env* env, Files* files, Swarm* swarm, Endpoint self, CheckpointStore store, int keep,
         std::vector<StageLayout> layouts);
 
-  // Not while busy(). `changed` is called when fetching() ends.
+  // Not while busy(). `changed` is called when holds() ends.
   void Begin(CheckpointMeta meta, std::function<void()> changed, OnSaved done);
-  // A replica is gone: its stage is fetched from another one.
-  void OnFenced(Incarnation incarnation);
+  // A replica has come to a version.
+  void OnApplied() {
+    if (fetching()) FetchMissing();
+  }
+  // A replica is gone: others give what it had not.
+  void OnFenced(const Endpoint& address);
   // The state to be saved is no more (a new era began): `done` gets aborted, unless it is being
   // written.
   void Abandon();
 
   bool fetching() const { return !missing_.empty(); }
+  bool holds() const;
   bool busy() const { return done_ != nullptr; }
 
  private:
   struct Download {
-    Incarnation donor;
-    std::unique_ptr<StateFetcher> fetcher;
+    std::unique_ptr<ChunkFetcher> fetcher;
   };
   void FetchMissing();
-  void FetchFrom(StageId stage, const Replica& donor);
+  void FetchStage(StageId stage, Download* download);
   void OnFetched(StageId stage, absl::StatusOr<Blob> state);
   void Write();
   void Finish(absl::StatusOr<CheckpointInfo> result);
@@ -63,6 +68,8 @@ class Saver {
   CheckpointMeta meta_;
   std::function<void()> changed_;
   OnSaved done_;
+  absl::Time begun_;
+  bool held_ = false;                     // as last told
   std::map<uint32_t, Download> missing_;  // stages not here yet
   std::vector<Blob> states_;
   TimerId retry_ = kNoTimer;

@@ -1,5 +1,6 @@
 #include "runtime/trainer/swarm.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace starling {
@@ -39,6 +40,14 @@ std::vector<Incarnation> Swarm::OfStage(StageId stage) const {
   return found;
 }
 
+std::vector<Incarnation> Swarm::TakersOf(StageId stage) const {
+  std::vector<Incarnation> takers;
+  for (const auto& [incarnation, replica] : replicas_) {
+    if (replica.member.stage == stage && !replica.member.draining) takers.push_back(incarnation);
+  }
+  return takers.empty() ? OfStage(stage) : takers;
+}
+
 std::vector<uint32_t> Swarm::CountPerStage() const {
   std::vector<uint32_t> counts(stages_, 0);
   for (const auto& [incarnation, replica] : replicas_) ++counts[Value(replica.member.stage)];
@@ -63,7 +72,12 @@ void Swarm::BroadcastView() {
       const uint32_t theirs = Value(neighbour.member.stage);
       if (theirs + 1 >= stage && theirs <= stage + 1) view.members.push_back(neighbour.member);
     }
-    Ask(incarnation, std::move(view), [](const Message&) {});
+    Ask(incarnation, std::move(view),
+        [this, incarnation = incarnation, number = view.number](const Message&) {
+          Replica* acknowledged = Find(incarnation);
+          if (acknowledged == nullptr) return;
+          acknowledged->view_acknowledged = std::max(acknowledged->view_acknowledged, number);
+        });
   }
 }
 
@@ -73,9 +87,9 @@ void Swarm::Ask(Incarnation to, MessageBody body, Outbox::OnReplyFn on_reply) {
   AskAt(replica->member.address, to, std::move(body), std::move(on_reply));
 }
 
-void Swarm::AskAt(const Endpoint& to, Incarnation incarnation, MessageBody body,
-                  Outbox::OnReplyFn on_reply) {
-  outbox_.Send(to, incarnation, Make(std::move(body)), std::move(on_reply));
+uint64_t Swarm::AskAt(const Endpoint& to, Incarnation incarnation, MessageBody body,
+                      Outbox::OnReplyFn on_reply) {
+  return outbox_.Send(to, incarnation, Make(std::move(body)), std::move(on_reply));
 }
 
 void Swarm::Tell(const Endpoint& to, MessageBody body) {

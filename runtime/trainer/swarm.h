@@ -27,6 +27,7 @@ struct Replica {
   StateName state;     // the last it acknowledged
   int64_t tokens = 0;  // of microbatches it added since `since`
   absl::Time since;
+  uint64_t view_acknowledged = 0;  // the newest View it has answered
 };
 
 class Swarm {
@@ -47,17 +48,20 @@ class Swarm {
   const std::map<Incarnation, Replica>& replicas() const { return replicas_; }
   Replica* Find(Incarnation incarnation);
   std::vector<Incarnation> OfStage(StageId stage) const;
+  // Who gets new work of a stage: those that are not about to leave, or all if there are no others.
+  std::vector<Incarnation> TakersOf(StageId stage) const;
   std::vector<uint32_t> CountPerStage() const;
   std::optional<StageId> EmptyStage() const;  // the first stage nobody serves
 
   // Tells every replica who serves its own and the neighbouring stages.
   void BroadcastView();
+  uint64_t view_number() const { return view_number_; }  // of the newest View
 
   // A request to a serving replica, repeated until answered or the replica is removed.
   void Ask(Incarnation to, MessageBody body, Outbox::OnReplyFn on_reply);
-  // The same for someone who does not serve (yet).
-  void AskAt(const Endpoint& to, Incarnation incarnation, MessageBody body,
-             Outbox::OnReplyFn on_reply);
+  // The same for someone who does not serve (yet). Gives a number to cancel it by.
+  uint64_t AskAt(const Endpoint& to, Incarnation incarnation, MessageBody body,
+                 Outbox::OnReplyFn on_reply);
   void Tell(const Endpoint& to, MessageBody body);
   void Reply(const Endpoint& to, uint64_t request, MessageBody body);
 

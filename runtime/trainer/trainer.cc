@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "checkpoint/transfer.h"
 #include "runtime/base/check.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/wire/wire.h"
@@ -14,6 +13,8 @@
 namespace starling {
 namespace {
 
+// Versions for which the state an era began from is kept for those who may be fetching it.
+constexpr uint64_t kKeepBaseFor = 32;
 constexpr absl::Duration kSayWhatIsMissing = absl::Seconds(10);
 constexpr char kCameBack[] = "it came back and asked to be let in again";
 
@@ -34,13 +35,22 @@ Trainer::Trainer(Options options, Env* env, Transport* transport, Files* files,
             return FindLoadTarget(stage, held);
           },
           [this] { OnAdmissionChanged(); }),
+      departures_(&swarm_, [this](const Event& event) { Emit(event); }),
       detector_(FailureDetector::Options{options_.config.swarm.dead_after,
                                          options_.config.swarm.heartbeat}),
       log_(files, options_.run_directory + "/decisions.jsonl"),
       saver_(env, files, &swarm_, self_, CheckpointStore(options_.run_directory + "/checkpoints"),
              static_cast<int>(options_.config.checkpoint.keep), options_.layouts),
       record_number_(options_.last_record),
-      base_(options_.start) {
+      base_(options_.start),
+      base_donor_(
+          env, ChunkDonor::Options{static_cast<double>(options_.config.swarm.join_rate), 64},
+          [this](Content content, StageId stage, Era era, Version version) {
+            return FindBase(content, stage, era, version);
+          },
+          [this](const Endpoint& to, uint64_t request, MessageBody body) {
+            swarm_.Reply(to, request, std::move(body));
+          }) {
   STARLING_CHECK_EQ(options_.layouts.size(), size_t{options_.config.stage_count()});
   const uint64_t updates = options_.start_meta.updates;
   skipped_ = Value(options_.start.version) - updates;
@@ -64,6 +74,7 @@ void Trainer::RequestStop(const std::string& reason) {
   if (phase_ == Phase::kDone || !stop_reason_.empty()) return;
   stop_reason_ = reason;
   if (phase_ == Phase::kGathering || phase_ == Phase::kReturning) return MaybeEnd();
+  if (paused_ && step_run_ == nullptr && !deciding_) return BeginStep();
   // A step that cannot end now is given up: nothing of it was decided.
   if (phase_ == Phase::kTraining && swarm_.EmptyStage()) {
     phase_ = Phase::kEnding;
@@ -85,6 +96,7 @@ void Trainer::OnPacket(Packet packet) {
   if (const auto* ask = std::get_if<StatusRequest>(&message.body)) {
     return swarm_.Reply(ask->reply_address, message.request, StatusReply{StatusJson()});
   }
+  if (const auto* order = std::get_if<Order>(&message.body)) return OnOrder(*order, message);
   if (message.run != options_.run) return;
   if (std::holds_alternative<MusterReply>(message.body)) {  // its epoch is that of its own trainer
     swarm_.outbox().OnReply(message);
@@ -101,7 +113,12 @@ void Trainer::OnPacket(Packet packet) {
     swarm_.outbox().OnReply(message);
     return;
   }
-  if (const auto* fetch = std::get_if<Fetch>(&message.body)) return OnFetch(*fetch, message);
+  if (const auto* index = std::get_if<FetchIndex>(&message.body)) {
+    return base_donor_.OnFetchIndex(*index, message.request);
+  }
+  if (const auto* fetch = std::get_if<Fetch>(&message.body)) {
+    return base_donor_.OnFetch(*fetch, message.request);
+  }
   OnMemberMessage(message);
 }
 
@@ -127,13 +144,24 @@ void Trainer::OnMemberMessage(const Message& message) {
   const Incarnation from = message.sender;
   const Replica* replica = swarm_.Find(from);
   const Replica* joiner = admission_.Find(from);
-  if (replica == nullptr && joiner == nullptr) return;  // fenced: nothing it says counts
+  if (replica == nullptr && joiner == nullptr) {  // fenced: nothing it says counts
+    departures_.TellAgain(from);
+    return;
+  }
   const Endpoint address = (replica != nullptr ? replica : joiner)->member.address;
   if (const auto* leave = std::get_if<Leave>(&message.body)) {
+    if (leave->drain && replica != nullptr) {
+      const std::string when = Drain(from, leave->reason, std::nullopt);
+      return swarm_.Reply(address, message.request, Ack{absl::StatusCode::kOk, when});
+    }
     swarm_.Reply(address, message.request, Ack{});
+    if (leave->drain) swarm_.Tell(address, Stop{"left before it served"});
     return Lose(from, leave->reason);
   }
   if (std::holds_alternative<Heartbeat>(message.body)) return swarm_.Tell(address, Ack{});
+  if (const auto* behind = std::get_if<Behind>(&message.body)) {
+    return admission_.OnBehind(from, *behind);
+  }
   if (replica == nullptr) return;
   wiring_->OnReport(from, message.load.service_s, message.load.queued);
   if (const auto* notice = std::get_if<Notice>(&message.body)) {
@@ -142,16 +170,13 @@ void Trainer::OnMemberMessage(const Message& message) {
   }
 }
 
-void Trainer::OnFetch(const Fetch& fetch, const Message& message) {
-  Chunk chunk;
-  if (fetch.era != swarm_.era() || fetch.version != base_version_ || base_states_.empty() ||
-      Value(fetch.stage) >= base_states_.size()) {
-    chunk.code = absl::StatusCode::kAborted;
-    chunk.error = "the trainer has no such state";
-  } else {
-    chunk = CutChunk(fetch, base_states_[Value(fetch.stage)]);
+absl::StatusOr<ChunkedBytes*> Trainer::FindBase(Content content, StageId stage, Era era,
+                                                Version version) {
+  if (content != Content::kState || era != swarm_.era() || version != base_version_ ||
+      Value(stage) >= base_states_.size()) {
+    return absl::AbortedError("the trainer has no such state");
   }
-  swarm_.Reply(fetch.reply_address, message.request, std::move(chunk));
+  return &base_states_[Value(stage)];
 }
 
 // --- membership ------------------------------------------------------------------------
@@ -190,6 +215,7 @@ void Trainer::Watch() {
     }
     Lose(suspect.incarnation, suspect.reason);
   }
+  if (paused_ && step_run_ == nullptr) DepartBetweenSteps();
   // A joiner may have loaded while a fence kept it out.
   OnAdmissionChanged();
   if (phase_ != Phase::kDone) {
@@ -209,6 +235,7 @@ void Trainer::Fence(Incarnation incarnation, const std::string& reason) {
   if (found == nullptr) return;
   const Replica replica = *found;
   swarm_.Remove(incarnation);
+  departures_.Forget(incarnation);
   detector_.Forget(incarnation);
   unrecorded_leaves_.push_back(incarnation);
   const size_t left = swarm_.OfStage(replica.member.stage).size();
@@ -222,9 +249,8 @@ void Trainer::Fence(Incarnation incarnation, const std::string& reason) {
   // If it is alive after all, it may come back as a new incarnation.
   if (reason != kCameBack)
     swarm_.Tell(replica.member.address, Refused{true, absl::StrCat("fenced: ", reason)});
-  wiring_->SetCandidates(swarm_.OfStage(StageId{0}));
-  swarm_.BroadcastView();
-  saver_.OnFenced(incarnation);
+  OnMembersChanged();
+  saver_.OnFenced(replica.member.address);
   if (step_run_) step_run_->OnFenced({incarnation});
   if (!stop_reason_.empty() && left == 0 && phase_ == Phase::kTraining) {
     phase_ = Phase::kEnding;
@@ -233,9 +259,21 @@ void Trainer::Fence(Incarnation incarnation, const std::string& reason) {
   OnAdmissionChanged();
 }
 
+// Who serves, or who of them takes work, is another from now on.
+void Trainer::OnMembersChanged() {
+  departures_.Review();
+  wiring_->SetCandidates(swarm_.TakersOf(StageId{0}));
+  swarm_.BroadcastView();
+  departures_.ViewIsOut();
+}
+
 void Trainer::OnAdmissionChanged() {
   if (phase_ == Phase::kDone) return;
   ConsiderReturn();
+  if (version_ != base_version_ &&
+      (admission_.empty() || Value(version_) > Value(base_version_) + kKeepBaseFor)) {
+    base_states_.clear();
+  }
   ConsiderNewEra();
   admission_.OfferLoads();
   AdmitLoaded();
@@ -263,7 +301,7 @@ bool Trainer::EnoughToStart() const {
 }
 
 void Trainer::AdmitLoaded() {
-  if (admitting_ || deciding_ || phase_ == Phase::kDone || loading_base_) return;
+  if (admitting_ || departing_ || deciding_ || phase_ == Phase::kDone || loading_base_) return;
   if (phase_ == Phase::kReturning) return;
   if (phase_ == Phase::kGathering) {
     if (!EnoughToStart() || admission_.loading()) return;
@@ -307,8 +345,7 @@ void Trainer::Admitted(std::vector<Replica> replicas, Version at, Era era) {
     detector_.OnHeard(replica.member.incarnation, env_->Now());
     swarm_.Add(std::move(replica));
   }
-  wiring_->SetCandidates(swarm_.OfStage(StageId{0}));
-  swarm_.BroadcastView();
+  OnMembersChanged();
   if (phase_ == Phase::kGathering) {
     phase_ = Phase::kTraining;
     last_decision_ = env_->Now();
@@ -326,19 +363,15 @@ std::optional<Admission::LoadTarget> Trainer::FindLoadTarget(
     StageId stage, const std::optional<StateName>& held) const {
   const auto& current = stage_states_[Value(stage)];
   if (loading_base_ || !current || phase_ == Phase::kDone) return std::nullopt;
-  if (held && held->era == current->era && held->version == current->version &&
-      held->hash == current->hash) {
-    return Admission::LoadTarget{*current, self_};
-  }
-  if (!base_states_.empty() && version_ == base_version_) {
-    return Admission::LoadTarget{*current, self_};
-  }
+  Admission::LoadTarget target{*current, {}};
   for (const auto& [incarnation, replica] : swarm_.replicas()) {
-    if (replica.member.stage == stage && replica.state.version == current->version) {
-      return Admission::LoadTarget{*current, replica.member.address};
-    }
+    if (replica.member.stage == stage) target.donors.push_back(replica.member.address);
   }
-  return std::nullopt;
+  if (!base_states_.empty() && version_ == base_version_) target.donors.push_back(self_);
+  const bool held_now = held && held->era == current->era && held->version == current->version &&
+                        held->hash == current->hash;
+  if (target.donors.empty() && !held_now) return std::nullopt;
+  return target;
 }
 
 std::string Trainer::WaitingFor() const {
@@ -390,19 +423,17 @@ void Trainer::BeginEra() {
           }
           return absl::OkStatus();
         },
-        [this, states](absl::Status loaded) {
-          base_states_ = std::move(*states);
-          OnBaseLoaded(std::move(loaded));
-        });
+        [this, states](absl::Status loaded) { OnBaseLoaded(std::move(loaded), *states); });
   });
 }
 
-void Trainer::OnBaseLoaded(absl::Status status) {
+void Trainer::OnBaseLoaded(absl::Status status, const std::vector<Blob>& states) {
   if (phase_ == Phase::kDone) return;
   if (!status.ok()) return Finish(status, absl::StrCat("cannot begin from ", base_.path));
   loading_base_ = false;
   for (uint32_t stage = 0; stage < swarm_.stages(); ++stage) {
-    const Blob& bytes = base_states_[stage];
+    const Blob& bytes = states[stage];
+    base_states_.emplace_back(std::vector<Blob>{bytes});
     stage_states_[stage] =
         StateName{swarm_.era(), base_version_, HashBytes(bytes.data(), bytes.size_bytes())};
   }
@@ -415,7 +446,7 @@ void Trainer::OnBaseLoaded(absl::Status status) {
 
 void Trainer::ConsiderNewEra() {
   if (phase_ != Phase::kTraining && phase_ != Phase::kEnding) return;
-  if (deciding_ || admitting_ || !stop_reason_.empty()) return;
+  if (deciding_ || admitting_ || departing_ || !stop_reason_.empty()) return;
   const std::optional<StageId> empty = swarm_.EmptyStage();
   if (!empty) return;
   // Its state went with its last replica, unless someone comes back with it.

@@ -18,6 +18,7 @@
 #define STARLING_RUNTIME_TRAINER_TRAINER_H_
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -26,6 +27,8 @@
 #include <vector>
 
 #include "checkpoint/checkpoint_store.h"
+#include "checkpoint/chunk_donor.h"
+#include "checkpoint/chunked_bytes.h"
 #include "router/wiring.h"
 #include "runtime/base/layout.h"
 #include "runtime/config/run_config.h"
@@ -36,6 +39,7 @@
 #include "runtime/membership/failure_detector.h"
 #include "runtime/trainer/admission.h"
 #include "runtime/trainer/decision_log.h"
+#include "runtime/trainer/departures.h"
 #include "runtime/trainer/observer.h"
 #include "runtime/trainer/return_plan.h"
 #include "runtime/trainer/roll_call.h"
@@ -90,13 +94,21 @@ class Trainer : public TransportHandler {
   // Messages
   void OnHello(const Hello& hello, const Message& message);
   void OnMemberMessage(const Message& message);
-  void OnFetch(const Fetch& fetch, const Message& message);
+  absl::StatusOr<ChunkedBytes*> FindBase(Content content, StageId stage, Era era, Version version);
+  void OnOrder(const Order& order, const Message& message);
+  Ack Obey(const Order& order);
 
   // Membership
   void Watch();
   void Fence(Incarnation incarnation, const std::string& reason);
   void Lose(Incarnation incarnation, const std::string& reason);
+  void OnMembersChanged();
   void OnAdmissionChanged();
+  // Leaving in order (departures.h)
+  std::string Drain(Incarnation incarnation, const std::string& reason,
+                    std::optional<StageId> moves_to);
+  void DepartBetweenSteps();
+  void Depart(const Decision& record, Version at);
   bool EnoughToStart() const;
   void AdmitLoaded();
   void Admitted(std::vector<Replica> replicas, Version at, Era era);
@@ -113,10 +125,11 @@ class Trainer : public TransportHandler {
 
   // Eras
   void BeginEra();
-  void OnBaseLoaded(absl::Status status);
+  void OnBaseLoaded(absl::Status status, const std::vector<Blob>& states);
   void ConsiderNewEra();
 
   // Steps
+  void SetPaused(bool paused);
   void BeginStep();
   bool MaySeal() const;
   void OnStepDone(absl::StatusOr<StepOutcome> outcome);
@@ -144,6 +157,7 @@ class Trainer : public TransportHandler {
   Version version_{0};  // the newest decided
   Swarm swarm_;
   Admission admission_;
+  Departures departures_;
   FailureDetector detector_;
   DecisionLog log_;
   Saver saver_;
@@ -157,14 +171,19 @@ class Trainer : public TransportHandler {
   std::set<PeerId> admitting_peers_;            // of it
   std::set<std::string> lost_while_admitting_;  // control addresses
   bool deciding_ = false;                       // a step's record is being persisted
+  bool departing_ = false;                      // a record with departures only is being persisted
+  bool paused_ = false;                         // no new step begins
+  std::deque<std::pair<std::string, Ack>> obeyed_;  // the newest orders, for their repeats
 
   // The state of each stage at version_; none until a replica has acknowledged it.
   std::vector<std::optional<StateName>> stage_states_;
 
-  // The checkpoint this era began from, and its bytes for joiners while version_ is still there.
+  // The checkpoint this era began from, and its bytes for joiners, while version_ is still there or
+  // someone may be fetching them.
   CheckpointInfo base_;
   Version base_version_{0};
-  std::vector<Blob> base_states_;
+  std::vector<ChunkedBytes> base_states_;
+  ChunkDonor base_donor_;
   bool loading_base_ = false;
 
   uint64_t skipped_ = 0;

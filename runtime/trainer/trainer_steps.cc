@@ -11,6 +11,11 @@
 namespace starling {
 
 void Trainer::BeginStep() {
+  if (paused_ && stop_reason_.empty() &&
+      static_cast<int64_t>(Value(version_)) < options_.config.train.steps) {
+    Emit(Event("paused").With("step", Value(version_)));
+    return DepartBetweenSteps();
+  }
   const int64_t total = options_.config.train.steps;
   const auto& train = options_.config.train;
   const bool last = static_cast<int64_t>(Value(version_)) >= total;
@@ -38,9 +43,9 @@ void Trainer::BeginStep() {
   step_run_->Start();
 }
 
-// The end of a step waits for joiners that load, since their state is of its version, and for the
-// snapshot of its version to be fetched.
-bool Trainer::MaySeal() const { return !admitting_ && !admission_.loading() && !saver_.fetching(); }
+// The end of a step waits for a record that is being written: those it names join this very step;
+// and, for a moment, until replicas have been asked for the snapshot of its version.
+bool Trainer::MaySeal() const { return !admitting_ && !saver_.holds(); }
 
 void Trainer::OnStepDone(absl::StatusOr<StepOutcome> outcome) {
   if (!outcome.ok()) return Finish(outcome.status(), "the step was not applied");
@@ -79,6 +84,10 @@ void Trainer::Decide(const StepOutcome& outcome) {
     }
     Emit(Event("step_skipped").With("step", Value(step)).With("reason", what));
   }
+  record.departures = departures_.Due();
+  for (const Departure& departure : record.departures) {
+    record.leaves.push_back(departure.incarnation);
+  }
   deciding_ = true;
   log_.Append(record, [this, record, outcome](absl::Status status) {
     deciding_ = false;
@@ -93,7 +102,6 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
   step_run_.reset();
   version_ = VersionAfter(decision.step);
   if (decision.skip) ++skipped_;
-  base_states_.clear();
   for (auto& state : stage_states_) {
     if (decision.skip && state) {
       state->version = version_;
@@ -102,6 +110,7 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
     }
   }
   admission_.RestartLoads();
+  Depart(decision, version_);
   SendApply(decision);
   Report(decision, outcome);
   if (CheckpointIsDue()) BeginSave();
@@ -130,6 +139,7 @@ void Trainer::OnApplied(Incarnation from, const Applied& applied) {
   Replica* replica = swarm_.Find(from);
   if (replica == nullptr || applied.state.era != swarm_.era()) return;
   replica->state = applied.state;
+  saver_.OnApplied();
   const uint32_t stage = Value(replica->member.stage);
   const int64_t every = options_.config.train.hash_every;
   if (every > 0 && Value(applied.state.version) % static_cast<uint64_t>(every) == 0) {
@@ -198,7 +208,10 @@ void Trainer::BeginSave() {
           Emit(Event("checkpoint_failed")
                    .With("step", Value(version))
                    .With("reason", std::string(saved.status().message())));
-          if (phase_ == Phase::kEnding) {
+          const bool gone_on = absl::IsAborted(saved.status()) && version != version_;
+          if (gone_on && phase_ != Phase::kGathering) {
+            if (phase_ == Phase::kTraining) BeginSave();  // the newest one instead
+          } else if (phase_ == Phase::kEnding) {
             return Finish(
                 saved.status(),
                 absl::StrCat("step ", Value(version),
@@ -264,7 +277,9 @@ std::string Trainer::StatusJson() const {
   for (uint32_t stage = 0; stage < swarm_.stages(); ++stage) {
     Json replicas = Json::array();
     for (const auto& [incarnation, replica] : swarm_.replicas()) {
-      if (Value(replica.member.stage) == stage) replicas.push_back(describe(replica, "serving"));
+      if (Value(replica.member.stage) != stage) continue;
+      replicas.push_back(
+          describe(replica, departures_.WasAsked(incarnation) ? "draining" : "serving"));
     }
     admission_.ForEach([&](const Replica& joiner) {
       if (Value(joiner.member.stage) == stage) replicas.push_back(describe(joiner, "joining"));
@@ -274,7 +289,9 @@ std::string Trainer::StatusJson() const {
                       {"replicas", replicas}});
   }
   const char* state = phase_ == Phase::kReturning ? "returning" : "gathering";
-  if (phase_ == Phase::kTraining) state = swarm_.EmptyStage() ? "waiting" : "training";
+  if (phase_ == Phase::kTraining) {
+    state = swarm_.EmptyStage() ? "waiting" : paused_ && !step_run_ ? "paused" : "training";
+  }
   if (phase_ == Phase::kEnding) state = "ending";
   if (phase_ == Phase::kDone) state = "done";
   Json json = {{"address", self_.control},

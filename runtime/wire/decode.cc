@@ -102,6 +102,12 @@ class Decoder {
     to->peer = static_cast<PeerId>(from.getPeer());
     to->stage = static_cast<StageId>(from.getStage());
     Get(from.getAddress(), &to->address);
+    to->draining = from.getDraining();
+  }
+
+  void Get(schema::Departure::Reader from, Departure* to) {
+    to->incarnation = UnpackIncarnation(from.getIncarnation());
+    if (from.getMoves()) to->moves_to = static_cast<StageId>(from.getMovesTo());
   }
 
   void Get(schema::RoundId::Reader from, RoundId* to) {
@@ -187,6 +193,7 @@ class Decoder {
     GetCount(from.getTokens(), &to->tokens);
     GetList(from.getJoins(), &to->joins);
     GetIncarnations(from.getLeaves(), &to->leaves);
+    GetList(from.getDepartures(), &to->departures);
   }
 
   void Get(schema::HeldWork::Reader from, HeldWork* to) {
@@ -223,6 +230,7 @@ class Decoder {
     if (from.hasHeld()) Get(from.getHeld(), &to->held.emplace());
     GetList(from.getResults(), &to->results);
     to->serving = from.getServing();
+    to->pinned = from.getPinned();
   }
 
   void Get(schema::Welcome::Reader from, Welcome* to) {
@@ -240,9 +248,30 @@ class Decoder {
     to->version = static_cast<Version>(from.getVersion());
   }
 
-  void Get(schema::Leave::Reader from, Leave* to) { Get(from.getReason(), &to->reason); }
+  void Get(schema::Leave::Reader from, Leave* to) {
+    Get(from.getReason(), &to->reason);
+    to->drain = from.getDrain();
+  }
 
   void Get(schema::Stop::Reader from, Stop* to) { Get(from.getReason(), &to->reason); }
+
+  void Get(schema::Move::Reader from, Move* to) {
+    to->stage = static_cast<StageId>(from.getStage());
+    to->left_at = static_cast<Version>(from.getLeftAt());
+    Get(from.getReason(), &to->reason);
+  }
+
+  void Get(schema::Behind::Reader from, Behind* to) {
+    to->result_s = from.getResultS();
+    to->step_s = from.getStepS();
+  }
+
+  void Get(schema::Order::Reader from, Order* to) {
+    GetEnum(from.getKind(), OrderKind::kUnpause, "kind of order", &to->kind);
+    Get(from.getReplica(), &to->replica);
+    if (from.getHasStage()) to->stage = static_cast<StageId>(from.getStage());
+    Get(from.getReplyAddress(), &to->reply_address);
+  }
 
   void Get(schema::View::Reader from, View* to) {
     to->number = from.getNumber();
@@ -428,6 +457,9 @@ void Decoder::GetBody(schema::Envelope::Body::Reader from, MessageBody* to) {
     STARLING_BODY(CHUNK_INDEX, ChunkIndex)
     STARLING_BODY(MUSTER, Muster)
     STARLING_BODY(MUSTER_REPLY, MusterReply)
+    STARLING_BODY(ORDER, Order)
+    STARLING_BODY(MOVE, Move)
+    STARLING_BODY(BEHIND, Behind)
 #undef STARLING_BODY
   }
   Fail(absl::InvalidArgumentError("unknown kind of message " +

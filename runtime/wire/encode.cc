@@ -64,6 +64,13 @@ void Put(const Member& from, schema::Member::Builder to) {
   to.setPeer(Value(from.peer));
   to.setStage(Value(from.stage));
   Put(from.address, to.initAddress());
+  to.setDraining(from.draining);
+}
+
+void Put(const Departure& from, schema::Departure::Builder to) {
+  to.setIncarnation(Pack(from.incarnation));
+  to.setMoves(from.moves_to.has_value());
+  if (from.moves_to) to.setMovesTo(Value(*from.moves_to));
 }
 
 void Put(const RoundId& from, schema::RoundId::Builder to) {
@@ -149,6 +156,7 @@ void Put(const Decision& from, schema::Decision::Builder to) {
   to.setTokens(from.tokens);
   STARLING_PUT_LIST(from.joins, to, initJoins);
   STARLING_PUT_NUMBERS(from.leaves, to, initLeaves, Pack);
+  STARLING_PUT_LIST(from.departures, to, initDepartures);
 }
 
 void Put(const HeldResult& from, schema::HeldResult::Builder to) {
@@ -187,6 +195,7 @@ class BodyWriter {
     if (from.held) Put(*from.held, to.initHeld());
     STARLING_PUT_LIST(from.results, to, initResults);
     to.setServing(from.serving);
+    to.setPinned(from.pinned);
   }
 
   void operator()(const Welcome& from) {
@@ -207,9 +216,35 @@ class BodyWriter {
     to.setVersion(Value(from.version));
   }
 
-  void operator()(const Leave& from) { body_.initLeave().setReason(TextOf(from.reason)); }
+  void operator()(const Leave& from) {
+    auto to = body_.initLeave();
+    to.setReason(TextOf(from.reason));
+    to.setDrain(from.drain);
+  }
 
   void operator()(const Stop& from) { body_.initStop().setReason(TextOf(from.reason)); }
+
+  void operator()(const Move& from) {
+    auto to = body_.initMove();
+    to.setStage(Value(from.stage));
+    to.setLeftAt(Value(from.left_at));
+    to.setReason(TextOf(from.reason));
+  }
+
+  void operator()(const Behind& from) {
+    auto to = body_.initBehind();
+    to.setResultS(from.result_s);
+    to.setStepS(from.step_s);
+  }
+
+  void operator()(const Order& from) {
+    auto to = body_.initOrder();
+    to.setKind(static_cast<uint8_t>(from.kind));
+    to.setReplica(TextOf(from.replica));
+    to.setHasStage(from.stage.has_value());
+    if (from.stage) to.setStage(Value(*from.stage));
+    Put(from.reply_address, to.initReplyAddress());
+  }
 
   void operator()(const View& from) {
     auto to = body_.initView();
@@ -353,9 +388,7 @@ class BodyWriter {
 
   void operator()(const Applied& from) { Put(from.state, body_.initApplied().initState()); }
 
-  void operator()(const Muster& from) {
-    Put(from.trainer, body_.initMuster().initTrainer());
-  }
+  void operator()(const Muster& from) { Put(from.trainer, body_.initMuster().initTrainer()); }
 
   void operator()(const MusterReply& from) {
     auto to = body_.initMusterReply();

@@ -36,6 +36,9 @@ struct KindName {
   const char* operator()(const Ack&) const { return "Ack"; }
   const char* operator()(const Muster&) const { return "Muster"; }
   const char* operator()(const MusterReply&) const { return "MusterReply"; }
+  const char* operator()(const Order&) const { return "Order"; }
+  const char* operator()(const Move&) const { return "Move"; }
+  const char* operator()(const Behind&) const { return "Behind"; }
 };
 
 }  // namespace

@@ -80,6 +80,7 @@ struct Hello {
   // It has lost sight of its trainer and gave nothing up: if that trainer answers with an Ack, both
   // go on as if nothing had been. Another trainer lets it in anew.
   bool serving = false;
+  bool pinned = false;  // it must stay at `stage`: its owner chose it
 };
 
 // trainer -> peer, reply to Hello: you are in, as this incarnation. State comes with Load.
@@ -113,14 +114,31 @@ struct Heartbeat {
   Version version{0};
 };
 
-// peer -> trainer: leaving, with the reason ("drained", "device failed: ...").
+// peer -> trainer: leaving, with the reason ("asked to leave", "device failed: ..."). Answered by
+// an Ack; `drain`: only once others can go on without it. It gets no new work, serves on meanwhile,
+// and is told Stop when a decision has named it.
 struct Leave {
+  std::string reason;
+  bool drain = false;
+};
+
+// trainer -> peer: the run is over, or you have left it; exit.
+struct Stop {
   std::string reason;
 };
 
-// trainer -> peer: the run is over; exit.
-struct Stop {
+// trainer -> peer: you have left your stage at this version; say Hello for that one.
+struct Move {
+  StageId stage{0};
+  Version left_at{0};
   std::string reason;
+};
+
+// peer -> trainer, while it joins: results come slower than steps are taken, so it will not catch
+// up as things are. Not answered.
+struct Behind {
+  float result_s = 0;  // per result, of late
+  float step_s = 0;    // between the versions it was told to load
 };
 
 struct Member {
@@ -128,6 +146,7 @@ struct Member {
   PeerId peer{0};
   StageId stage{0};
   Endpoint address;
+  bool draining = false;  // about to leave: new work goes to others, if there are any
 };
 
 // trainer -> peer: who serves. `number` grows with every change. Holds the peer's own stage and the
@@ -354,6 +373,12 @@ struct GroupOutcome {
   uint64_t lane = 0;
 };
 
+// One of `leaves` that was not lost: it left at this decision, and its work still counts in it.
+struct Departure {
+  Incarnation incarnation;
+  std::optional<StageId> moves_to;  // it will serve there
+};
+
 // The one record that ends a step, and the only thing that changes membership. Records are
 // numbered; `step` 0 marks a record that only changes membership or begins an era.
 struct Decision {
@@ -370,6 +395,7 @@ struct Decision {
   int64_t tokens = 0;
   std::vector<Member> joins;  // count from the next step on
   std::vector<Incarnation> leaves;
+  std::vector<Departure> departures;
 };
 
 // trainer -> member.
@@ -394,6 +420,17 @@ struct StatusReply {
   std::string json;
 };
 
+enum class OrderKind : uint8_t { kLeave = 0, kPause = 1, kUnpause = 2 };
+
+// `starling leave`, `starling pause` -> trainer. Answered by an Ack to `reply_address`: done or
+// under way, or not found, with a line for the user.
+struct Order {
+  OrderKind kind = OrderKind::kLeave;
+  std::string replica;  // leave: the replica's name, or its peer's; empty: any one of `stage`
+  std::optional<StageId> stage;
+  Endpoint reply_address;
+};
+
 // The answer to a request that has no typed reply.
 struct Ack {
   absl::StatusCode code = absl::StatusCode::kOk;
@@ -404,7 +441,7 @@ using MessageBody =
     std::variant<Hello, Welcome, Refused, Heartbeat, Leave, Stop, View, LoadState, Loaded, Fetch,
                  Chunk, Forward, Backward, Notice, Cancel, Fence, FenceAck, Seal, Sealed, Reduce,
                  Piece, Result, Reduced, Apply, Applied, StatusRequest, StatusReply, Ack,
-                 FetchIndex, ChunkIndex, Muster, MusterReply>;
+                 FetchIndex, ChunkIndex, Muster, MusterReply, Order, Move, Behind>;
 
 struct Message {
   RunId run{0};  // 0: not known yet (Hello, StatusRequest)

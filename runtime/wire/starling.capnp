@@ -55,6 +55,9 @@ struct Envelope {
     chunkIndex @39 :ChunkIndex;
     muster @40 :Muster;
     musterReply @41 :MusterReply;
+    order @42 :Order;
+    move @43 :Move;
+    behind @44 :Behind;
   }
 }
 
@@ -98,6 +101,13 @@ struct Member {
   peer @1 :UInt64;
   stage @2 :UInt32;
   address @3 :Endpoint;
+  draining @4 :Bool;
+}
+
+struct Departure {
+  incarnation @0 :UInt64;
+  moves @1 :Bool;
+  movesTo @2 :UInt32;  # if it moves
 }
 
 struct RoundId {
@@ -173,6 +183,7 @@ struct Decision {
   tokens @10 :Int64;
   joins @11 :List(Member);
   leaves @12 :List(UInt64);  # incarnations
+  departures @13 :List(Departure);
 }
 
 # --- admission and membership --------------------------------------------------------------------
@@ -191,6 +202,7 @@ struct Hello {
   held @10 :StateName;  # null: none
   results @11 :List(HeldResult);
   serving @12 :Bool;
+  pinned @13 :Bool;
 }
 
 struct HeldResult {
@@ -224,10 +236,22 @@ struct Heartbeat {
 
 struct Leave {
   reason @0 :Text;
+  drain @1 :Bool;
 }
 
 struct Stop {
   reason @0 :Text;
+}
+
+struct Move {
+  stage @0 :UInt32;
+  leftAt @1 :UInt64;
+  reason @2 :Text;
+}
+
+struct Behind {
+  resultS @0 :Float32;
+  stepS @1 :Float32;
 }
 
 struct View {
@@ -401,6 +425,14 @@ struct StatusRequest {
 
 struct StatusReply {
   json @0 :Text;
+}
+
+struct Order {
+  kind @0 :UInt8;  # 0 leave, 1 pause, 2 unpause
+  replica @1 :Text;
+  hasStage @2 :Bool;
+  stage @3 :UInt32;
+  replyAddress @4 :Endpoint;
 }
 
 struct Ack {

@@ -97,7 +97,12 @@ void SwarmCheckers::CheckMembership(const Decision& decision) {
   }
   const Step newest_step = decision.era != era ? decision.step : std::max(step, decision.step);
   newest_ = {decision.number, decision.epoch, decision.era, newest_step};
-  left_.insert(decision.leaves.begin(), decision.leaves.end());
+  // Those that depart in order leave at this very decision: their work counts in it.
+  std::set<Incarnation> departing;
+  for (const Departure& departure : decision.departures) departing.insert(departure.incarnation);
+  for (const Incarnation& leaver : decision.leaves) {
+    if (departing.count(leaver) == 0) left_.insert(leaver);
+  }
   for (const Member& member : decision.joins) {
     if (!joined_.insert(member.incarnation).second && left_.count(member.incarnation) > 0) {
       Violation(absl::StrCat("I3: incarnation ", ToString(member.incarnation), " came back"));
@@ -111,6 +116,7 @@ void SwarmCheckers::CheckMembership(const Decision& decision) {
       }
     }
   }
+  left_.insert(departing.begin(), departing.end());
 }
 
 void SwarmCheckers::CheckNumbers(const Decision& decision) {

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "checkpoint/checkpoint_store.h"
 #include "runtime/config/run_file.h"
+#include "runtime/membership/outbox.h"
 #include "runtime/trainer/decision_log.h"
 #include "runtime/trainer/epoch_store.h"
 #include "runtime/wire/wire.h"
@@ -91,6 +92,9 @@ SwarmOptions SwarmOptions::DrawnSimple(uint64_t seed) {
   options.faults = static_cast<uint32_t>(rng.Below(6));
   options.kill_everything = rng.Chance(0.2);
   if (rng.Chance(0.4)) options.trainer_restarts = 1 + static_cast<uint32_t>(rng.Below(3));
+  Rng membership(MixAll(seed, 0x6d656d62ULL));
+  options.leaves = static_cast<uint32_t>(membership.Below(4));
+  options.joins = static_cast<uint32_t>(membership.Below(3));
   return options;
 }
 
@@ -114,10 +118,11 @@ SwarmOptions SwarmOptions::Drawn(uint64_t seed, const FaultSet& allowed) {
 }
 
 std::string SwarmOptions::ToString() const {
-  std::string text = absl::StrCat(
-      stages, " stages x ", replicas, ", ", microbatches, " microbatches, ", steps,
-      " steps, evaluation every ", eval_every, ", checkpoint every ", checkpoint_every, ", ",
-      faults, " crashes and stalls", kill_everything ? ", everything killed once" : "");
+  std::string text =
+      absl::StrCat(stages, " stages x ", replicas, ", ", microbatches, " microbatches, ", steps,
+                   " steps, evaluation every ", eval_every, ", checkpoint every ", checkpoint_every,
+                   ", ", faults, " crashes and stalls, ", leaves, " leaves, ", joins, " joins",
+                   kill_everything ? ", everything killed once" : "");
   if (trainer_restarts > 0) absl::StrAppend(&text, ", trainer restarts ", trainer_restarts);
   for (FaultKind kind : more_faults) absl::StrAppend(&text, ", ", sim::ToString(kind));
   if (liveness) absl::StrAppend(&text, ", then only a core left");
@@ -162,10 +167,34 @@ class SwarmWorld::PeerProcess : public Process {
             }) {
     peer_.Start();
   }
-  const Peer& peer() const { return peer_; }
+  Peer& peer() { return peer_; }
 
  private:
   Peer peer_;
+};
+
+// A command: asks once, repeats until it is answered.
+class SwarmWorld::OrderProcess : public Process, private TransportHandler {
+ public:
+  OrderProcess(NodeContext& node, const Endpoint& trainer, Order order, std::vector<Ack>* answers)
+      : outbox_(&node.env, &node.transport, Outbox::Options()) {
+    node.transport.SetHandler(this);
+    order.reply_address = node.transport.address();
+    Message message;
+    message.body = std::move(order);
+    outbox_.Send(trainer, Incarnation{}, std::move(message), [answers](const Message& reply) {
+      if (const auto* ack = std::get_if<Ack>(&reply.body)) answers->push_back(*ack);
+    });
+  }
+
+ private:
+  void OnPacket(Packet packet) override {
+    const absl::StatusOr<Message> message = DecodeMessage(std::move(packet), WireLimits());
+    if (message.ok() && message->reply_to != 0) outbox_.OnReply(*message);
+  }
+  void OnLinkLost(const Endpoint& peer) override {}
+
+  Outbox outbox_;
 };
 
 std::unique_ptr<Process> SwarmWorld::MakeTrainer(NodeContext& node) {
@@ -242,6 +271,7 @@ SwarmWorld::SwarmWorld(SwarmOptions options)
     for (uint32_t r = 0; r < options_.replicas; ++r) AddPeer(s);
   }
   DrawFaults();
+  DrawMembership();
 }
 
 SwarmWorld::~SwarmWorld() = default;
@@ -251,7 +281,8 @@ NodeId SwarmWorld::AddPeer(uint32_t stage) {
   node.name = absl::StrCat("peer", peers_.size(), "/stage", stage);
   auto id = std::make_shared<NodeId>(kNobody);
   node.on_exit = [this, id](int) {
-    if (!checkers_.finished()) world_.Restart(*id, options_.restart_after, true);
+    if (!checkers_.finished() && drained_.count(*id) == 0)
+      world_.Restart(*id, options_.restart_after, true);
   };
   *id = world_.AddNode(std::move(node), [this, stage](NodeContext& context) {
     Peer::Options peer;
@@ -263,6 +294,23 @@ NodeId SwarmWorld::AddPeer(uint32_t stage) {
   });
   peers_.push_back(*id);
   return *id;
+}
+
+void SwarmWorld::DrainPeer(NodeId peer, bool comes_back) {
+  auto* process = static_cast<PeerProcess*>(world_.process(peer));
+  if (process == nullptr) return;
+  if (!comes_back) drained_.insert(peer);
+  world_.trace().Line(world_.name(peer), "SIGTERM");
+  process->peer().Drain("asked to leave");
+}
+
+void SwarmWorld::GiveOrder(Order order) {
+  NodeOptions node;
+  node.name = absl::StrCat("order", world_.node_count());
+  world_.AddNode(std::move(node), [this, order](NodeContext& context) {
+    return std::make_unique<OrderProcess>(context, world_.address(trainer_), order,
+                                          &order_answers_);
+  });
 }
 
 NodeId SwarmWorld::peer_node(uint32_t stage, uint32_t replica) const {
@@ -288,6 +336,20 @@ void SwarmWorld::RestartTrainer(absl::Duration delay, CrashOptions crash) {
   if (checkers_.finished() || !world_.alive(trainer_)) return;
   world_.Crash(trainer_, crash);
   world_.Restart(trainer_, delay);
+}
+
+void SwarmWorld::DrawMembership() {
+  Rng rng(MixAll(options_.world.seed, 0x6a6f696eULL));
+  for (uint32_t i = 0; i < options_.leaves; ++i) {
+    const NodeId peer = peers_[rng.Below(peers_.size())];
+    world_.At(absl::Milliseconds(rng.Below(4000)), [this, peer] { DrainPeer(peer, true); });
+  }
+  for (uint32_t i = 0; i < options_.joins; ++i) {
+    const auto stage = static_cast<uint32_t>(rng.Below(options_.stages));
+    world_.At(absl::Milliseconds(rng.Below(4000)), [this, stage] {
+      if (!checkers_.finished()) AddPeer(stage);
+    });
+  }
 }
 
 bool SwarmWorld::RunUntil(const std::function<bool()>& condition, absl::Duration limit) {

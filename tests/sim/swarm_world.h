@@ -12,6 +12,7 @@
 #define STARLING_TESTS_SIM_SWARM_WORLD_H_
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,8 @@ struct SwarmOptions {
   absl::Duration dead_after = absl::Seconds(5);
   absl::Duration restart_after = absl::Seconds(1);  // of a peer that died
   uint32_t faults = 0;                 // drawn crashes and stalls of peers while the run goes on
+  uint32_t leaves = 0;                 // drawn peers that are drained, and come back afterwards
+  uint32_t joins = 0;                  // drawn newcomers
   bool kill_everything = false;        // once, at a drawn moment: all crash, the trainer resumes
   std::vector<FaultKind> more_faults;  // each at a drawn moment, to drawn victims
   // RunLiveness: once the drawn faults have happened, the trainer and one replica of each stage are
@@ -71,6 +74,11 @@ class SwarmWorld {
   NodeId peer_node(uint32_t stage, uint32_t replica) const;
   // One more replica than configured, from now on.
   NodeId AddPeer(uint32_t stage);
+  // SIGTERM: the peer leaves in order, and is not started again unless it is to come back.
+  void DrainPeer(NodeId peer, bool comes_back = false);
+  // `starling leave` and `starling pause`: the answer stands in order_answers() when it has come.
+  void GiveOrder(Order order);
+  const std::vector<Ack>& order_answers() const { return order_answers_; }
   Trainer* trainer();  // null while it is down
   const std::vector<StepReport>& steps() const { return checkers_.steps(); }
   const SwarmCheckers& checkers() const { return checkers_; }
@@ -83,6 +91,7 @@ class SwarmWorld {
  private:
   class TrainerProcess;
   class PeerProcess;
+  class OrderProcess;
 
   void DrawFaults();
   void DrawFault(Rng* rng);
@@ -93,6 +102,7 @@ class SwarmWorld {
   // One replica of each stage that serves at the newest version; empty if some stage has none.
   std::vector<NodeId> FindCore();
   void KeepOnly(const std::vector<NodeId>& core);
+  void DrawMembership();
   std::unique_ptr<Process> MakeTrainer(NodeContext& node);
 
   const SwarmOptions options_;
@@ -104,6 +114,8 @@ class SwarmWorld {
   NodeId trainer_ = kNobody;
   std::vector<NodeId> peers_;
   Rng fault_rng_;  // for more_faults and RunLiveness
+  std::set<NodeId> drained_;
+  std::vector<Ack> order_answers_;
 };
 
 }  // namespace starling::sim

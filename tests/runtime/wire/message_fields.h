@@ -14,7 +14,7 @@ namespace starling {
 template <typename T>
 struct Fields;  // has Visit(value, visitor) for the structs of messages.h
 
-// STARLING_FIELDS(Type, a, b): for structs of up to 13 fields.
+// STARLING_FIELDS(Type, a, b): for structs of up to 14 fields.
 #define STARLING_FIELDS(Type, ...)                          \
   template <>                                               \
   struct Fields<Type> {                                     \
@@ -37,7 +37,8 @@ STARLING_FIELDS(WorkId, a, b);
 STARLING_FIELDS(Endpoint, a, b);
 STARLING_FIELDS(StateName, a, b, c);
 STARLING_FIELDS(Load, a, b);
-STARLING_FIELDS(Member, a, b, c, d);
+STARLING_FIELDS(Member, a, b, c, d, e);
+STARLING_FIELDS(Departure, a, b);
 STARLING_FIELDS(RoundId, a, b, c, d);
 STARLING_FIELDS(SegmentRef, a, b);
 STARLING_FIELDS(RoundMemberPlan, a, b);
@@ -47,17 +48,19 @@ STARLING_FIELDS(SegmentEntry, a, b, c, d);
 STARLING_FIELDS(SegmentSummary, a, b, c, d, e);
 STARLING_FIELDS(UpdateScalars, a, b, c, d, e, f, g, h, i);
 STARLING_FIELDS(GroupOutcome, a, b, c, d, e);
-STARLING_FIELDS(Decision, a, b, c, d, e, f, g, h, i, j, k, l, m);
+STARLING_FIELDS(Decision, a, b, c, d, e, f, g, h, i, j, k, l, m, n);
 STARLING_FIELDS(HeldWork, a, b, c, d);
 STARLING_FIELDS(ResultRecord, a, b, c, d, e, f, g);
 
 STARLING_FIELDS(HeldResult, a, b);
-STARLING_FIELDS(Hello, a, b, c, d, e, f, g, h, i, j, k, l);
+STARLING_FIELDS(Hello, a, b, c, d, e, f, g, h, i, j, k, l, m);
 STARLING_FIELDS(Welcome, a, b, c);
 STARLING_FIELDS(Refused, a, b);
 STARLING_FIELDS(Heartbeat, a);
-STARLING_FIELDS(Leave, a);
+STARLING_FIELDS(Leave, a, b);
 STARLING_FIELDS(Stop, a);
+STARLING_FIELDS(Move, a, b, c);
+STARLING_FIELDS(Behind, a, b);
 STARLING_FIELDS(View, a, b);
 STARLING_FIELDS(LoadState, a, b);
 STARLING_FIELDS(Loaded, a, b, c);
@@ -84,6 +87,7 @@ STARLING_FIELDS(StatusReply, a);
 STARLING_FIELDS(Ack, a, b);
 STARLING_FIELDS(Muster, a);
 STARLING_FIELDS(MusterReply, a, b);
+STARLING_FIELDS(Order, a, b, c, d);
 STARLING_FIELDS(Message, a, b, c, d, e, f, g, h);
 
 #undef STARLING_FIELDS
