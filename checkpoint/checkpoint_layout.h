@@ -21,6 +21,13 @@ inline absl::Status InCheckpoint(const CheckpointInfo& info, const absl::Status&
                       absl::StrCat("checkpoint ", info.path, ": ", status.message()));
 }
 
+// The folder that `path` lies in.
+inline std::string ParentOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
 }  // namespace starling
 
 #endif  // STARLING_CHECKPOINT_CHECKPOINT_LAYOUT_H_

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <utility>
@@ -28,7 +29,10 @@ absl::Status OtherShape(const CheckpointInfo& info, const TensorSpec& spec,
                                        ShapeText(spec.shape), " here"));
 }
 
-// The tensors of a checkpoint by name. Files are hashed when a tensor of theirs is first used.
+constexpr size_t kPieceBytes = size_t{256} << 10;  // hashed and copied while in cache
+
+// The tensors of a checkpoint by name. First every tensor that is wanted is found; then each file
+// that holds some is read once, from end to end: hashed, and copied from on the way.
 class OpenCheckpoint {
  public:
   OpenCheckpoint(Disk& disk, CheckpointInfo info) : disk_(disk), info_(std::move(info)) {}
@@ -42,51 +46,81 @@ class OpenCheckpoint {
       for (const TensorEntry& entry : file->tensors()) {
         tensors_[entry.name] = {files_.size(), entry};
       }
-      files_.push_back({*std::move(file), listed, false});
+      files_.push_back({*std::move(file), listed, {}});
     }
     return absl::OkStatus();
   }
 
-  // Copies a plane of the tensor `spec` to `to`.
-  absl::Status Copy(const TensorSpec& spec, int64_t plane, float* to) {
+  // A plane of the tensor `spec` is to be copied to `to`.
+  absl::Status Want(const TensorSpec& spec, int64_t plane, float* to) {
     const std::string name = kPlanePrefix[plane] + spec.name;
     const auto found = tensors_.find(name);
-    if (found == tensors_.end()) return OtherShape(info_, absl::StrCat("it has no ", name));
-    const TensorEntry& entry = found->second.entry;
-    if (entry.shape != spec.shape) return OtherShape(info_, spec, entry.shape);
-    if (entry.dtype != DType::kF32) {
-      return absl::InvalidArgumentError(absl::StrCat("checkpoint ", info_.path, ": ", name, " is ",
-                                                     ToString(entry.dtype), ", not f32"));
+    if (found == tensors_.end()) {
+      return Misfit(OtherShape(info_, absl::StrCat("it has no ", name)));
     }
-    STARLING_RETURN_IF_ERROR(CheckHash(found->second.file));
-    const Blob tensor = files_[found->second.file].content.Tensor(entry);
-    if (!tensor.empty()) std::memcpy(to, tensor.data(), tensor.size_bytes());
+    const TensorEntry& entry = found->second.entry;
+    if (entry.shape != spec.shape) return Misfit(OtherShape(info_, spec, entry.shape));
+    if (entry.type != TensorType::kF32) {
+      return Misfit(absl::InvalidArgumentError(absl::StrCat(
+          "checkpoint ", info_.path, ": ", name, " is ", ToString(entry.type), ", not F32")));
+    }
+    File& file = files_[found->second.file];
+    const uint64_t begin = file.content.data_begin() + entry.begin;
+    file.wanted[begin] = {begin + (entry.end - entry.begin), reinterpret_cast<std::byte*>(to)};
+    return absl::OkStatus();
+  }
+
+  absl::Status Copy() {
+    for (const File& file : files_) {
+      if (!file.wanted.empty()) STARLING_RETURN_IF_ERROR(ReadFile(file));
+    }
     return absl::OkStatus();
   }
 
  private:
+  struct Wanted {
+    uint64_t end = 0;  // bytes of the file
+    std::byte* to = nullptr;
+  };
   struct File {
     SafetensorsFile content;
     ManifestFile listed;
-    bool hash_checked = false;
+    std::map<uint64_t, Wanted> wanted;  // by where it begins
   };
   struct Place {
     size_t file = 0;
     TensorEntry entry;
   };
 
-  absl::Status CheckHash(size_t index) {
-    File& file = files_[index];
-    if (file.hash_checked) return absl::OkStatus();
+  absl::Status ReadFile(const File& file) const {
     const Blob& bytes = file.content.bytes();
-    if (bytes.size_bytes() != file.listed.bytes ||
-        Sha256Hex(bytes.data(), bytes.size_bytes()) != file.listed.sha256) {
-      return absl::DataLossError(
-          absl::StrCat("checkpoint ", info_.path, " is damaged: ", file.listed.name,
-                       " is not what the manifest says; move it away to use an older one"));
+    Hasher128 hash;
+    auto wanted = file.wanted.begin();
+    for (uint64_t begin = 0; begin < bytes.size_bytes(); begin += kPieceBytes) {
+      const uint64_t end = std::min<uint64_t>(begin + kPieceBytes, bytes.size_bytes());
+      hash.Update(bytes.data() + begin, end - begin);
+      while (wanted != file.wanted.end() && wanted->first < end) {
+        const uint64_t from = std::max(begin, wanted->first);
+        const uint64_t to = std::min(end, wanted->second.end);
+        std::memcpy(wanted->second.to + (from - wanted->first), bytes.data() + from, to - from);
+        if (wanted->second.end > end) break;
+        ++wanted;
+      }
     }
-    file.hash_checked = true;
-    return absl::OkStatus();
+    if (bytes.size_bytes() == file.listed.bytes && hash.Finish() == file.listed.hash) {
+      return absl::OkStatus();
+    }
+    return absl::DataLossError(
+        absl::StrCat("checkpoint ", info_.path, " is damaged: ", file.listed.name,
+                     " is not what the manifest says; move it away to use an older one"));
+  }
+
+  // The cause of `status` may be damage to the names and shapes in a file: that comes first.
+  absl::Status Misfit(absl::Status status) const {
+    for (const File& file : files_) {
+      STARLING_RETURN_IF_ERROR(ReadFile({file.content, file.listed, {}}));
+    }
+    return status;
   }
 
   Disk& disk_;
@@ -95,15 +129,36 @@ class OpenCheckpoint {
   std::map<std::string, Place> tensors_;
 };
 
+// The gaps of a run that is otherwise written in full.
+void ZeroGaps(const StageLayout& layout, float* plane) {
+  int64_t end = 0;
+  for (const TensorSpec& spec : layout.tensors) {
+    std::fill(plane + end, plane + spec.offset, 0.0f);
+    end = spec.offset + spec.count;
+  }
+  std::fill(plane + end, plane + layout.size, 0.0f);
+}
+
 }  // namespace
 
 absl::StatusOr<Manifest> LoadManifest(Disk& disk, const CheckpointInfo& info) {
-  const absl::StatusOr<std::string> text = disk.Read(info.path + "/" + kManifestName);
+  const std::string path = info.path + "/" + kManifestName;
+  const absl::StatusOr<uint64_t> bytes = disk.FileSize(path);
+  if (!bytes.ok()) return InCheckpoint(info, bytes.status());
+  if (*bytes > kMaxManifestBytes) {
+    return InCheckpoint(info, absl::DataLossError(absl::StrCat(
+                                  kManifestName, " is too large: ", *bytes, " bytes")));
+  }
+  const absl::StatusOr<std::string> text = disk.Read(path);
   if (!text.ok()) return InCheckpoint(info, text.status());
   absl::StatusOr<Manifest> manifest = ParseManifest(*text);
-  if (!manifest.ok()) return InCheckpoint(info, manifest.status());
+  if (!manifest.ok()) {
+    return InCheckpoint(
+        info, absl::Status(manifest.status().code(),
+                           absl::StrCat(kManifestName, ": ", manifest.status().message())));
+  }
   if (manifest->meta.version != info.version) {
-    return InCheckpoint(info, absl::DataLossError(absl::StrCat("its manifest is of step ",
+    return InCheckpoint(info, absl::DataLossError(absl::StrCat(kManifestName, " is of step ",
                                                                Value(manifest->meta.version))));
   }
   return manifest;
@@ -132,14 +187,15 @@ absl::Status CheckModelShape(const CheckpointInfo& info, const Manifest& manifes
 absl::StatusOr<Blob> LoadStage(Disk& disk, const CheckpointInfo& info, const StageLayout& layout) {
   OpenCheckpoint checkpoint(disk, info);
   STARLING_RETURN_IF_ERROR(checkpoint.Open());
-  MutableBlob state = MutableBlob::Zeros(DType::kF32, {kStatePlanes * layout.size});
-  float* const to = state.As<float>().data();
+  MutableBlob state = MutableBlob::Uninitialized(DType::kF32, {kStatePlanes * layout.size});
   for (int64_t plane = 0; plane < kStatePlanes; ++plane) {
+    float* const to = state.As<float>().data() + plane * layout.size;
+    ZeroGaps(layout, to);
     for (const TensorSpec& spec : layout.tensors) {
-      STARLING_RETURN_IF_ERROR(
-          checkpoint.Copy(spec, plane, to + plane * layout.size + spec.offset));
+      STARLING_RETURN_IF_ERROR(checkpoint.Want(spec, plane, to + spec.offset));
     }
   }
+  STARLING_RETURN_IF_ERROR(checkpoint.Copy());
   return std::move(state).Freeze();
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -10,7 +11,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "checkpoint/checkpoint_layout.h"
-#include "checkpoint/safetensors.h"
 #include "runtime/base/status_macros.h"
 
 namespace starling {
@@ -37,86 +37,55 @@ bool VersionOf(const std::string& name, Version* version) {
   return CheckpointName(*version) == name;
 }
 
-Blob Plane(const StagePart& part, const TensorSpec& spec, int64_t plane) {
-  return part.state.Slice(plane * part.layout.size + spec.offset, spec.count).Reshaped(spec.shape);
+absl::Status CannotSave(const std::string& path, const absl::Status& status) {
+  return absl::Status(status.code(),
+                      absl::StrCat("cannot save checkpoint ", path, ": ", status.message()));
 }
 
-absl::Status CheckParts(const std::vector<StagePart>& parts) {
-  std::set<std::string> names;
-  for (const StagePart& part : parts) {
-    if (part.state.dtype() != DType::kF32 ||
-        part.state.element_count() != kStatePlanes * part.layout.size) {
-      return absl::InvalidArgumentError("a stage's state is not f32 [3 * size]");
-    }
-    for (const TensorSpec& spec : part.layout.tensors) {
-      if (!names.insert(spec.name).second) {
-        return absl::InvalidArgumentError(absl::StrCat("tensor ", spec.name, " comes twice"));
+// A checkpoint of the shards: their parameters in order, none twice.
+absl::StatusOr<Manifest> ManifestOf(const CheckpointMeta& meta, const std::vector<Shard>& shards) {
+  Manifest manifest;
+  manifest.meta = meta;
+  std::set<std::string> taken;
+  for (const Shard& shard : shards) {
+    for (const ManifestFile& file : shard.files) {
+      if (!taken.insert("file " + file.name).second) {
+        return absl::InvalidArgumentError(absl::StrCat("file ", file.name, " comes twice"));
       }
+      manifest.files.push_back(file);
+    }
+    for (const ManifestParameter& parameter : shard.parameters) {
+      if (!taken.insert("tensor " + parameter.name).second) {
+        return absl::InvalidArgumentError(absl::StrCat("tensor ", parameter.name, " comes twice"));
+      }
+      manifest.parameters.push_back(parameter);
+    }
+  }
+  std::sort(manifest.parameters.begin(), manifest.parameters.end(),
+            [](const auto& a, const auto& b) { return a.name < b.name; });
+  return manifest;
+}
+
+absl::Status CheckSizes(Disk& disk, const std::string& folder, const Manifest& manifest) {
+  for (const ManifestFile& file : manifest.files) {
+    const absl::StatusOr<uint64_t> bytes = disk.FileSize(folder + "/" + file.name);
+    if (!bytes.ok()) return absl::DataLossError(bytes.status().message());
+    if (*bytes != file.bytes) {
+      return absl::DataLossError(
+          absl::StrCat(file.name, ": ", *bytes, " bytes, should be ", file.bytes));
     }
   }
   return absl::OkStatus();
 }
 
-// Writes one file with planes [begin, end) of a part.
-absl::StatusOr<ManifestFile> WritePlanes(Disk& disk, const std::string& folder,
-                                         const std::string& name, const StagePart& part,
-                                         int64_t begin, int64_t end) {
-  std::vector<TensorEntry> entries;
-  for (int64_t plane = begin; plane < end; ++plane) {
-    for (const TensorSpec& spec : part.layout.tensors) {
-      TensorEntry entry;
-      entry.name = kPlanePrefix[plane] + spec.name;
-      entry.dtype = DType::kF32;
-      entry.shape = spec.shape;
-      entries.push_back(std::move(entry));
-    }
-  }
-  STARLING_ASSIGN_OR_RETURN(
-      auto writer,
-      SafetensorsWriter::Create(disk, folder + "/" + name, std::move(entries), {{"format", "pt"}}));
-  for (int64_t plane = begin; plane < end; ++plane) {
-    for (const TensorSpec& spec : part.layout.tensors) {
-      STARLING_RETURN_IF_ERROR(writer->Append(Plane(part, spec, plane)));
-    }
-  }
-  STARLING_ASSIGN_OR_RETURN(const SafetensorsWriter::WrittenFile written, writer->Finish());
-  return ManifestFile{name, written.bytes, written.sha256};
-}
-
-// Fills `folder` with a complete checkpoint, synced.
-absl::Status WriteAll(Disk& disk, const std::string& folder, const CheckpointMeta& meta,
-                      const std::vector<StagePart>& parts) {
-  Manifest manifest;
-  manifest.meta = meta;
-  STARLING_RETURN_IF_ERROR(disk.MakeDirectories(folder));
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const std::string suffix = absl::StrFormat("-%05d.safetensors", i);
-    STARLING_ASSIGN_OR_RETURN(ManifestFile parameters,
-                              WritePlanes(disk, folder, "parameters" + suffix, parts[i], 0, 1));
-    STARLING_ASSIGN_OR_RETURN(
-        ManifestFile optimizer,
-        WritePlanes(disk, folder, "optimizer" + suffix, parts[i], 1, kStatePlanes));
-    manifest.files.push_back(std::move(parameters));
-    manifest.files.push_back(std::move(optimizer));
-    for (const TensorSpec& spec : parts[i].layout.tensors) {
-      manifest.parameters.push_back({spec.name, spec.shape});
-    }
-  }
-  std::sort(manifest.parameters.begin(), manifest.parameters.end(),
-            [](const auto& a, const auto& b) { return a.name < b.name; });
+// Makes `folder`, which holds all shards, a complete checkpoint, synced.
+absl::Status WriteManifest(Disk& disk, const std::string& folder, const Manifest& manifest) {
+  STARLING_RETURN_IF_ERROR(CheckSizes(disk, folder, manifest));
   const std::string text = PrintManifest(manifest);
   STARLING_ASSIGN_OR_RETURN(auto file, disk.Create(folder + "/" + kManifestName));
   STARLING_RETURN_IF_ERROR(file->Append(text.data(), text.size()));
   STARLING_RETURN_IF_ERROR(file->Sync());
   return disk.SyncDirectory(folder);
-}
-
-absl::Status MakeFolder(Disk& disk, const std::string& folder) {
-  if (disk.Exists(folder)) return absl::OkStatus();
-  STARLING_RETURN_IF_ERROR(disk.MakeDirectories(folder));
-  const size_t slash = folder.rfind('/');
-  if (slash == std::string::npos) return disk.SyncDirectory(".");
-  return disk.SyncDirectory(slash == 0 ? "/" : folder.substr(0, slash));
 }
 
 }  // namespace
@@ -125,10 +94,20 @@ std::string CheckpointName(Version version) {
   return absl::StrFormat("%s%08d", kStep, Value(version));
 }
 
+CheckpointInfo CheckpointStore::At(Era era, Version version) const {
+  CheckpointInfo info;
+  info.name = CheckpointName(version);
+  info.path = Path(info.name);
+  info.version = version;
+  info.era = era;
+  return info;
+}
+
 absl::StatusOr<std::vector<CheckpointInfo>> CheckpointStore::List(Disk& disk) const {
   std::vector<CheckpointInfo> infos;
   if (!disk.Exists(folder_)) return infos;
   STARLING_ASSIGN_OR_RETURN(const std::vector<std::string> entries, disk.List(folder_));
+  Era latest{0};
   for (const std::string& entry : entries) {
     CheckpointInfo info;
     info.name = entry;
@@ -137,10 +116,22 @@ absl::StatusOr<std::vector<CheckpointInfo>> CheckpointStore::List(Disk& disk) co
     if (!VersionOf(info.name, &info.version)) continue;
     if (info.name != entry && disk.Exists(Path(info.name))) continue;
     info.path = Path(entry);
-    if (disk.Exists(info.path + "/" + kManifestName)) infos.push_back(std::move(info));
+    if (!disk.Exists(info.path + "/" + kManifestName)) continue;
+    const absl::StatusOr<Manifest> manifest = LoadManifest(disk, info);
+    if (manifest.ok()) {
+      info.era = manifest->meta.era;
+      latest = std::max(latest, info.era);
+    } else {
+      info.problem = std::string(manifest.status().message());
+    }
+    infos.push_back(std::move(info));
   }
-  std::sort(infos.begin(), infos.end(),
-            [](const CheckpointInfo& a, const CheckpointInfo& b) { return a.version < b.version; });
+  for (CheckpointInfo& info : infos) {
+    if (!info.problem.empty()) info.era = latest;
+  }
+  std::sort(infos.begin(), infos.end(), [](const CheckpointInfo& a, const CheckpointInfo& b) {
+    return std::tie(a.era, a.version) < std::tie(b.era, b.version);
+  });
   return infos;
 }
 
@@ -154,33 +145,71 @@ absl::StatusOr<CheckpointInfo> CheckpointStore::Newest(Disk& disk) const {
 
 absl::Status CheckpointStore::Save(Disk& disk, const CheckpointMeta& meta,
                                    const std::vector<StagePart>& parts) {
-  const std::string name = CheckpointName(meta.version);
-  const auto failed = [&](const absl::Status& status) {
-    return absl::Status(
-        status.code(), absl::StrCat("cannot save checkpoint ", Path(name), ": ", status.message()));
-  };
-  if (auto status = CheckParts(parts); !status.ok()) return failed(status);
-  if (auto status = MakeFolder(disk, folder_); !status.ok()) return failed(status);
-  if (auto status = ClearLeftovers(disk); !status.ok()) return failed(status);
-  if (disk.Exists(Path(name))) {
-    const auto there = LoadManifest(disk, {name, Path(name), meta.version});
-    if (there.ok() && there->meta.run == meta.run && there->meta.era == meta.era) {
-      return absl::OkStatus();
+  STARLING_ASSIGN_OR_RETURN(const Staging staging, Begin(disk, meta));
+  if (staging.already_published) return absl::OkStatus();
+  std::vector<Shard> shards;
+  for (const StagePart& part : parts) {
+    absl::StatusOr<Shard> shard =
+        WriteShard(disk, staging.path, static_cast<uint32_t>(shards.size()), part);
+    if (!shard.ok()) {
+      Abandon(disk, staging);
+      return CannotSave(Path(CheckpointName(meta.version)), shard.status());
     }
+    shards.push_back(*std::move(shard));
   }
-  const std::string temporary = Path(kTemporary + name);
-  absl::Status status = WriteAll(disk, temporary, meta, parts);
-  if (status.ok()) status = Publish(disk, temporary, name);
-  if (status.ok()) return status;
-  disk.RemoveTree(temporary).IgnoreError();  // what stays is cleared by the next save
-  return failed(status);
+  return Publish(disk, staging, shards);
 }
 
-absl::Status CheckpointStore::Publish(Disk& disk, const std::string& temporary,
-                                      const std::string& name) {
+absl::StatusOr<Staging> CheckpointStore::Begin(Disk& disk, const CheckpointMeta& meta,
+                                               const std::string& attempt) {
+  const CheckpointInfo info = At(meta.era, meta.version);
+  Staging staging{meta, Path(kTemporary + info.name), false};
+  if (!attempt.empty()) absl::StrAppend(&staging.path, ".", attempt);
+  const auto begin = [&]() -> absl::Status {
+    STARLING_RETURN_IF_ERROR(disk.MakeDirectories(folder_));
+    STARLING_RETURN_IF_ERROR(SyncWhereItStands(disk));
+    STARLING_RETURN_IF_ERROR(ClearLeftovers(disk));
+    if (CheckComplete(disk, info).ok()) {
+      const auto there = LoadManifest(disk, info);
+      staging.already_published =
+          there.ok() && there->meta.run == meta.run && there->meta.era == meta.era;
+    }
+    // A process killed before its last sync may have published it.
+    if (staging.already_published) return disk.SyncDirectory(folder_);
+    return disk.MakeDirectories(staging.path);
+  };
+  if (absl::Status status = begin(); !status.ok()) return CannotSave(info.path, status);
+  return staging;
+}
+
+absl::Status CheckpointStore::Publish(Disk& disk, const Staging& staging,
+                                      const std::vector<Shard>& shards) {
+  const std::string name = CheckpointName(staging.meta.version);
+  const auto publish = [&]() -> absl::Status {
+    STARLING_ASSIGN_OR_RETURN(const Manifest manifest, ManifestOf(staging.meta, shards));
+    STARLING_RETURN_IF_ERROR(WriteManifest(disk, staging.path, manifest));
+    return TakeTheName(disk, staging.path, name);
+  };
+  const absl::Status status = publish();
+  if (status.ok()) return status;
+  Abandon(disk, staging);
+  return CannotSave(Path(name), status);
+}
+
+void CheckpointStore::Abandon(Disk& disk, const Staging& staging) {
+  disk.RemoveTree(staging.path).IgnoreError();
+}
+
+// Names are synced before what the disk may still hold under them is removed: else a crash could
+// bring the name back and not the files.
+absl::Status CheckpointStore::TakeTheName(Disk& disk, const std::string& temporary,
+                                          const std::string& name) {
   const std::string aside = Path(kReplaced + name);
   const bool replaces = disk.Exists(Path(name));
-  if (replaces) STARLING_RETURN_IF_ERROR(disk.Rename(Path(name), aside));
+  if (replaces) {
+    STARLING_RETURN_IF_ERROR(disk.Rename(Path(name), aside));
+    STARLING_RETURN_IF_ERROR(disk.SyncDirectory(folder_));
+  }
   if (auto status = disk.Rename(temporary, Path(name)); !status.ok()) {
     if (replaces) disk.Rename(aside, Path(name)).IgnoreError();  // List finds it there, too
     return status;
@@ -189,15 +218,39 @@ absl::Status CheckpointStore::Publish(Disk& disk, const std::string& temporary,
   return replaces ? disk.RemoveTree(aside) : absl::OkStatus();
 }
 
-absl::Status CheckpointStore::ClearLeftovers(Disk& disk) {
+// The names of the folder and of all above it. Those above the run's directory need not be open to
+// this user.
+absl::Status CheckpointStore::SyncWhereItStands(Disk& disk) const {
+  std::string above = ParentOf(folder_);
+  STARLING_RETURN_IF_ERROR(disk.SyncDirectory(above));
+  while (above != "/" && above != ".") {
+    above = ParentOf(above);
+    disk.SyncDirectory(above).IgnoreError();
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::string>> CheckpointStore::Leftovers(Disk& disk) const {
+  std::vector<std::string> leftovers;
+  if (!disk.Exists(folder_)) return leftovers;
   STARLING_ASSIGN_OR_RETURN(const std::vector<std::string> entries, disk.List(folder_));
   for (const std::string& entry : entries) {
-    if (StartsWith(entry, std::string(kTemporary) + kStep)) {
-      STARLING_RETURN_IF_ERROR(disk.RemoveTree(Path(entry)));
+    if (StartsWith(entry, std::string(kTemporary) + kStep) ||
+        StartsWith(entry, std::string(kReplaced) + kStep)) {
+      leftovers.push_back(entry);
     }
-    if (!StartsWith(entry, std::string(kReplaced) + kStep)) continue;
-    const std::string name = entry.substr(sizeof(kReplaced) - 1);
-    if (disk.Exists(Path(name))) {
+  }
+  return leftovers;
+}
+
+absl::Status CheckpointStore::ClearLeftovers(Disk& disk) {
+  STARLING_ASSIGN_OR_RETURN(const std::vector<std::string> leftovers, Leftovers(disk));
+  // The process that left them may have been killed between a rename and its sync.
+  if (!leftovers.empty()) STARLING_RETURN_IF_ERROR(disk.SyncDirectory(folder_));
+  for (const std::string& entry : leftovers) {
+    const std::string name =
+        StartsWith(entry, kReplaced) ? entry.substr(sizeof(kReplaced) - 1) : "";
+    if (name.empty() || disk.Exists(Path(name))) {
       STARLING_RETURN_IF_ERROR(disk.RemoveTree(Path(entry)));
     } else {
       STARLING_RETURN_IF_ERROR(disk.Rename(Path(entry), Path(name)));
@@ -206,16 +259,47 @@ absl::Status CheckpointStore::ClearLeftovers(Disk& disk) {
   return absl::OkStatus();
 }
 
-absl::Status CheckpointStore::Prune(Disk& disk, uint64_t keep) {
+absl::StatusOr<std::vector<CheckpointInfo>> CheckpointStore::Doomed(Disk& disk, uint64_t keep,
+                                                                    uint64_t keep_every) const {
   STARLING_CHECK_GE(keep, uint64_t{1});
-  STARLING_ASSIGN_OR_RETURN(const std::vector<CheckpointInfo> infos, List(disk));
-  for (size_t i = 0; i + keep < infos.size(); ++i) {
-    // Renamed first: a half-removed one must never be listed.
-    const std::string doomed = Path(kTemporary + infos[i].name);
-    STARLING_RETURN_IF_ERROR(disk.RemoveTree(doomed));
-    STARLING_RETURN_IF_ERROR(disk.Rename(infos[i].path, doomed));
-    STARLING_RETURN_IF_ERROR(disk.SyncDirectory(folder_));
-    STARLING_RETURN_IF_ERROR(disk.RemoveTree(doomed));
+  STARLING_ASSIGN_OR_RETURN(std::vector<CheckpointInfo> infos, List(disk));
+  infos.erase(std::remove_if(infos.begin(), infos.end(),
+                             [&](const auto& info) { return !CheckComplete(disk, info).ok(); }),
+              infos.end());
+  if (infos.size() <= keep) return std::vector<CheckpointInfo>();
+  infos.resize(infos.size() - static_cast<size_t>(keep));
+  if (keep_every == 0) return infos;
+  infos.erase(std::remove_if(infos.begin(), infos.end(),
+                             [&](const auto& info) {
+                               const uint64_t version = Value(info.version);
+                               return version > 0 && version % keep_every == 0;
+                             }),
+              infos.end());
+  return infos;
+}
+
+absl::Status CheckpointStore::Prune(Disk& disk, uint64_t keep, uint64_t keep_every) {
+  STARLING_ASSIGN_OR_RETURN(const std::vector<CheckpointInfo> doomed,
+                            Doomed(disk, keep, keep_every));
+  if (!doomed.empty()) STARLING_RETURN_IF_ERROR(ClearLeftovers(disk));
+  for (const CheckpointInfo& info : doomed) STARLING_RETURN_IF_ERROR(Remove(disk, info));
+  return absl::OkStatus();
+}
+
+// Renamed first: a half-removed one must never be listed.
+absl::Status CheckpointStore::Remove(Disk& disk, const CheckpointInfo& info) {
+  const std::string doomed = Path(kTemporary + info.name);
+  // ClearLeftovers may have given it its name back.
+  const std::string path = disk.Exists(info.path) ? info.path : Path(info.name);
+  STARLING_RETURN_IF_ERROR(disk.Rename(path, doomed));
+  STARLING_RETURN_IF_ERROR(disk.SyncDirectory(folder_));
+  return disk.RemoveTree(doomed);
+}
+
+absl::Status CheckComplete(Disk& disk, const CheckpointInfo& info) {
+  STARLING_ASSIGN_OR_RETURN(const Manifest manifest, LoadManifest(disk, info));
+  if (auto status = CheckSizes(disk, info.path, manifest); !status.ok()) {
+    return InCheckpoint(info, status);
   }
   return absl::OkStatus();
 }

@@ -2,11 +2,18 @@
 //
 // A checkpoint is a folder step-NNNNNNNN with a manifest and safetensors files whose tensors are
 // named by parameter (docs/checkpoint_format.md). It appears whole, by one rename after everything
-// in it is synced, and disappears whole (invariant I7). Folders that begin with "tmp-" are torn
-// saves or removals: never listed, cleared away by the next Save.
+// in it is synced, and disappears whole (invariant I7): whatever moment a process is killed or a
+// machine loses power, the checkpoint that was there or the new one is there, complete. Folders
+// that begin with "tmp-" are torn saves or removals: never listed, cleared away by the next save.
 //
-// Threads: any one at a time per folder; every call blocks on the disk. One process writes (the
-// run's trainer); others may read.
+// A save in one go is Save. In parts, so that nobody holds the whole model:
+//
+//   STARLING_ASSIGN_OR_RETURN(Staging staging, store.Begin(disk, meta, "1"));
+//   ... WriteShard(disk, staging.path, stage, part)     for each stage, anywhere, in any order
+//   STARLING_RETURN_IF_ERROR(store.Publish(disk, staging, shards));   // or Abandon
+//
+// Threads: any one at a time per folder; every call blocks on the disk. One process begins,
+// publishes and removes (the run's trainer); others may write shards, and read.
 //
 // Errors are one line that names the checkpoint. not found = no such checkpoint or file;
 // data loss = damaged; resource exhausted = disk full; failed precondition = another format
@@ -20,6 +27,7 @@
 
 #include "absl/status/statusor.h"
 #include "checkpoint/manifest.h"
+#include "checkpoint/shard.h"
 #include "runtime/base/blob.h"
 #include "runtime/base/layout.h"
 #include "runtime/env/file_system.h"
@@ -30,12 +38,15 @@ struct CheckpointInfo {
   std::string name;  // "step-00000050"
   std::string path;  // of its folder
   Version version{0};
+  Era era{0};           // as its manifest has it
+  std::string problem;  // why its manifest cannot be used; empty: it can
 };
 
-// The state of some tensors of the model: usually a stage's, at a decision.
-struct StagePart {
-  StageLayout layout;
-  Blob state;  // f32 [kStatePlanes * layout.size]: parameters, first moments, second moments
+// A save under way.
+struct Staging {
+  CheckpointMeta meta;
+  std::string path;                // of the folder that shards are written to
+  bool already_published = false;  // the same (run, era, version): there is nothing to do
 };
 
 struct VerifyReport {
@@ -43,6 +54,9 @@ struct VerifyReport {
   uint64_t bytes = 0;
   uint64_t tensors = 0;
   std::vector<std::string> problems;  // one line each; empty: the checkpoint is sound
+  // Files that the manifest does not list, hidden ones left out. They do no harm: nothing reads
+  // them.
+  std::vector<std::string> strangers;
 
   bool ok() const { return problems.empty(); }
 };
@@ -53,12 +67,18 @@ class CheckpointStore {
  public:
   explicit CheckpointStore(std::string folder) : folder_(std::move(folder)) {}
 
-  // Published checkpoints in the order of their versions, the newest last; none if the folder does
-  // not exist. Their content is not looked at.
+  // Published checkpoints, the newest last; none if the folder does not exist. The order is that of
+  // (era, version): what a later era saved is newer, however low its version. Of their content only
+  // the manifests are read; one that cannot be used counts to the latest era there is.
   absl::StatusOr<std::vector<CheckpointInfo>> List(Disk& disk) const;
 
   // The newest, or not found.
   absl::StatusOr<CheckpointInfo> Newest(Disk& disk) const;
+
+  // Where a version stands, or will stand. Says nothing of whether it does.
+  CheckpointInfo At(Era era, Version version) const;
+
+  // --- saving ---------------------------------------------------------------------------
 
   // Writes the parts, which together are the whole model, and publishes them as version
   // `meta.version`. A published checkpoint of the same (run, era, version) is left as it is, one of
@@ -67,18 +87,51 @@ class CheckpointStore {
   // may not survive a crash of the machine.
   absl::Status Save(Disk& disk, const CheckpointMeta& meta, const std::vector<StagePart>& parts);
 
-  // Removes all but the newest `keep`, which is at least 1.
-  absl::Status Prune(Disk& disk, uint64_t keep);
+  // Clears leftovers and makes the folder for the shards. `attempt`, plain letters and digits, must
+  // be another one at each call for this version while earlier writers may still be at work.
+  absl::StatusOr<Staging> Begin(Disk& disk, const CheckpointMeta& meta,
+                                const std::string& attempt = "");
+
+  // Makes a checkpoint of the shards, which together are the whole model (invalid argument: a
+  // tensor twice). data loss: a shard's file is not there in its size, as where the trainer and
+  // the writer see different file systems. On error: as Save; the staging folder is removed.
+  absl::Status Publish(Disk& disk, const Staging& staging, const std::vector<Shard>& shards);
+
+  // Gives a save up. What cannot be removed is cleared by the next one.
+  void Abandon(Disk& disk, const Staging& staging);
+
+  // --- removing -------------------------------------------------------------------------
+
+  // What Prune would remove: all but the newest `keep`, which is at least 1, and the versions above
+  // 0 that are multiples of `keep_every` (0: none). Only complete checkpoints count, and incomplete
+  // ones are left for the user.
+  absl::StatusOr<std::vector<CheckpointInfo>> Doomed(Disk& disk, uint64_t keep,
+                                                     uint64_t keep_every) const;
+  absl::Status Prune(Disk& disk, uint64_t keep, uint64_t keep_every = 0);
+
+  // Removes torn saves and removals.
+  absl::Status ClearLeftovers(Disk& disk);
+
+  // Names of torn saves and removals, and of what a crash has left under another name.
+  absl::StatusOr<std::vector<std::string>> Leftovers(Disk& disk) const;
 
  private:
   std::string Path(const std::string& name) const { return folder_ + "/" + name; }
-  absl::Status ClearLeftovers(Disk& disk);
-  absl::Status Publish(Disk& disk, const std::string& temporary, const std::string& name);
+  absl::Status SyncWhereItStands(Disk& disk) const;
+  absl::Status TakeTheName(Disk& disk, const std::string& temporary, const std::string& name);
+  absl::Status Remove(Disk& disk, const CheckpointInfo& info);
 
   const std::string folder_;
 };
 
+// --- reading ----------------------------------------------------------------------------
+
+constexpr uint64_t kMaxManifestBytes = 64 << 20;
+
 absl::StatusOr<Manifest> LoadManifest(Disk& disk, const CheckpointInfo& info);
+
+// Whether every file is there in its size. Reads no content but the manifest's. Data loss: not.
+absl::Status CheckComplete(Disk& disk, const CheckpointInfo& info);
 
 // Whether the checkpoint holds exactly the tensors of `layouts`, which together are the whole
 // model.

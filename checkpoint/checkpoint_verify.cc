@@ -1,6 +1,8 @@
 #include <cmath>
 #include <map>
+#include <set>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -21,6 +23,7 @@ class Verifier {
       for (const char* prefix : kPlanePrefix) expected_[prefix + parameter.name] = parameter.shape;
     }
     for (const ManifestFile& file : manifest.files) CheckFile(file);
+    FindStrangers(manifest);
     for (const auto& missing : expected_) {
       Problem(absl::StrCat("tensor ", missing.first, " is missing"));
     }
@@ -38,12 +41,22 @@ class Verifier {
     if (bytes->size_bytes() != listed.bytes) {
       Problem(
           absl::StrCat(listed.name, ": ", bytes->size_bytes(), " bytes, should be ", listed.bytes));
-    } else if (Sha256Hex(bytes->data(), bytes->size_bytes()) != listed.sha256) {
-      Problem(absl::StrCat(listed.name, ": its bytes have changed (SHA-256 differs)"));
+    } else if (HashBytes(bytes->data(), bytes->size_bytes()) != listed.hash) {
+      Problem(absl::StrCat(listed.name, ": its bytes have changed (their hash differs)"));
     }
     const absl::StatusOr<SafetensorsFile> file = SafetensorsFile::Parse(*bytes, listed.name);
     if (!file.ok()) return Problem(std::string(file.status().message()));
     for (const TensorEntry& entry : file->tensors()) CheckTensor(listed, *file, entry);
+  }
+
+  void FindStrangers(const Manifest& manifest) {
+    std::set<std::string> known = {kManifestName};
+    for (const ManifestFile& file : manifest.files) known.insert(file.name);
+    const absl::StatusOr<std::vector<std::string>> there = disk_.List(info_.path);
+    if (!there.ok()) return Problem(std::string(there.status().message()));
+    for (const std::string& name : *there) {
+      if (name[0] != '.' && known.count(name) == 0) report_.strangers.push_back(name);
+    }
   }
 
   void CheckTensor(const ManifestFile& listed, const SafetensorsFile& file,
@@ -52,7 +65,7 @@ class Verifier {
     const auto where = absl::StrCat(listed.name, ": tensor ", entry.name);
     const auto expected = expected_.find(entry.name);
     if (expected == expected_.end()) return Problem(where + " is not expected, or comes twice");
-    const bool fits = expected->second == entry.shape && entry.dtype == DType::kF32;
+    const bool fits = expected->second == entry.shape && entry.type == TensorType::kF32;
     expected_.erase(expected);
     if (!fits) return Problem(where + " is of another shape or type than the manifest says");
     const Blob tensor = file.Tensor(entry);

@@ -36,7 +36,8 @@ Json ToJson(const Manifest& manifest) {
   }
   json["files"] = Json::array();
   for (const ManifestFile& file : manifest.files) {
-    json["files"].push_back({{"name", file.name}, {"bytes", file.bytes}, {"sha256", file.sha256}});
+    json["files"].push_back(
+        {{"name", file.name}, {"bytes", file.bytes}, {"xxh128", ToHex(file.hash)}});
   }
   return json;
 }
@@ -123,8 +124,7 @@ bool ReadFile(const Json& json, ManifestFile* file) {
   Reader reader(json);
   file->name = reader.Text("name");
   file->bytes = reader.Number("bytes");
-  file->sha256 = reader.Text("sha256");
-  return reader.ok() && IsPlainName(file->name);
+  return FromHex(reader.Text("xxh128"), &file->hash) && reader.ok() && IsPlainName(file->name);
 }
 
 bool ReadManifest(Reader& reader, Manifest* manifest) {
@@ -158,13 +158,13 @@ absl::StatusOr<Manifest> ParseManifest(const std::string& text) {
   const uint64_t format = reader.Number("format_version");
   if (reader.ok() && format != kCheckpointFormat) {
     return absl::FailedPreconditionError(
-        absl::StrCat("is of checkpoint format ", format, "; this Starling reads format ",
+        absl::StrCat("of checkpoint format ", format, "; this Starling reads format ",
                      kCheckpointFormat, ": use the version that wrote it"));
   }
   Manifest manifest;
   // The text must be what is printed for what was read: this covers checksum, order and spelling.
   if (!ReadManifest(reader, &manifest) || PrintManifest(manifest) != text) {
-    return absl::DataLossError("the manifest is damaged or was altered");
+    return absl::DataLossError("damaged or altered");
   }
   return manifest;
 }

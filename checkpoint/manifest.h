@@ -10,11 +10,12 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "runtime/base/hash.h"
 #include "runtime/base/ids.h"
 
 namespace starling {
 
-constexpr uint32_t kCheckpointFormat = 1;  // grows when older builds could not read the result
+constexpr uint32_t kCheckpointFormat = 2;  // grows when older builds could not read the result
 
 // What is saved beside the tensors.
 struct CheckpointMeta {
@@ -35,7 +36,7 @@ struct ManifestParameter {
 struct ManifestFile {
   std::string name;  // within the checkpoint's folder
   uint64_t bytes = 0;
-  std::string sha256;
+  Hash128 hash;  // of all of them
 };
 
 struct Manifest {

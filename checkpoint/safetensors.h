@@ -2,13 +2,16 @@
 // size, a JSON header, then the tensors' bytes without gaps.
 //
 // Reading is strict, because files come from elsewhere: nothing is used before sizes, offsets and
-// shapes have been found to agree. Nothing in a file is ever run.
+// shapes have been found to agree. Nothing in a file is ever run. The header is read as a stream of
+// events, so that what it costs is in proportion to the tensors it names, however it is nested.
+// Neither reading nor writing holds tensors in memory: files are mapped, and written in pieces.
 #ifndef STARLING_CHECKPOINT_SAFETENSORS_H_
 #define STARLING_CHECKPOINT_SAFETENSORS_H_
 
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,10 +23,35 @@
 namespace starling {
 
 constexpr uint64_t kMaxSafetensorsHeader = 100000000;  // bytes; the format's own limit
+constexpr size_t kMaxTensorRank = 64;                  // dimensions
+
+// The element types of the format. Those without a DType travel as opaque bytes.
+enum class TensorType : uint8_t {
+  kBool,
+  kU8,
+  kI8,
+  kF8E4M3,
+  kF8E5M2,
+  kU16,
+  kI16,
+  kF16,
+  kBF16,
+  kU32,
+  kI32,
+  kF32,
+  kU64,
+  kI64,
+  kF64,
+};
+
+size_t SizeOf(TensorType type);         // bytes per element
+const char* ToString(TensorType type);  // as in files: "F32", "F8_E4M3", ...
+TensorType TensorTypeOf(DType dtype);   // each has one
+std::optional<DType> DTypeOf(TensorType type);
 
 struct TensorEntry {
   std::string name;
-  DType dtype = DType::kF32;
+  TensorType type = TensorType::kF32;
   std::vector<int64_t> shape;
   uint64_t begin = 0;  // bytes from the end of the header
   uint64_t end = 0;
@@ -33,19 +61,21 @@ struct TensorEntry {
 class SafetensorsFile {
  public:
   // `name` is for messages. Errors, one line: data loss = not a well-formed safetensors file;
-  // invalid argument = well-formed, with an element type that Starling has no use for.
+  // invalid argument = well-formed, with an element type that is not known here.
   static absl::StatusOr<SafetensorsFile> Parse(Blob bytes, const std::string& name);
   // Also what the disk says.
   static absl::StatusOr<SafetensorsFile> Open(Disk& disk, const std::string& path);
 
   const std::vector<TensorEntry>& tensors() const { return tensors_; }  // in order of their bytes
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  const Blob& bytes() const { return bytes_; }  // the whole file, u8
+  const Blob& bytes() const { return bytes_; }         // the whole file, u8
+  uint64_t data_begin() const { return data_begin_; }  // of the data in it
 
   // Null if there is none.
   const TensorEntry* Find(const std::string& name) const;
 
-  // The tensor's bytes, shared with the file; copied where the file does not align them.
+  // The tensor's bytes, shared with the file; copied where the file does not align them. A type
+  // that no DType stands for comes as u8 [bytes].
   Blob Tensor(const TensorEntry& entry) const;
 
  private:
@@ -56,7 +86,7 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-// Writes a file tensor by tensor; never holds more than the header.
+// Writes a file as a stream; never holds more than the header.
 //
 //   STARLING_ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(disk, path, entries, {}));
 //   for (...) STARLING_RETURN_IF_ERROR(writer->Append(tensor));
@@ -65,31 +95,42 @@ class SafetensorsWriter {
  public:
   struct WrittenFile {
     uint64_t bytes = 0;
-    std::string sha256;
+    Hash128 hash;  // of all of them
   };
 
-  // Writes the header. `entries` give names, types and shapes in the order of the Appends to come;
+  // Writes the header. `entries` give names, types and shapes in the order of the bytes to come;
   // their offsets are ignored. Errors: invalid argument = a name twice, or "__metadata__"; or what
   // the disk says.
   static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(
       Disk& disk, const std::string& path, std::vector<TensorEntry> entries,
       const std::map<std::string, std::string>& metadata);
 
-  // The next tensor. Its type and shape must be those announced (invalid argument).
+  // The next tensor, as a whole. Its type and shape must be those announced; for a type that no
+  // DType stands for, u8 [bytes]. Invalid argument otherwise.
   absl::Status Append(const Blob& tensor);
 
-  // Syncs the file; its folder is the caller's to sync. Every tensor must have come.
+  // The next `size` bytes of the tensors, however they are cut. Invalid argument: more than were
+  // announced.
+  absl::Status AppendBytes(const void* data, size_t size);
+
+  // Syncs the file; its folder is the caller's to sync. Invalid argument: bytes are missing.
   absl::StatusOr<WrittenFile> Finish();
 
  private:
-  SafetensorsWriter(std::vector<TensorEntry> entries, std::unique_ptr<WritableFile> file)
-      : entries_(std::move(entries)), file_(std::move(file)) {}
+  SafetensorsWriter(std::string path, std::vector<TensorEntry> entries, uint64_t data_bytes,
+                    std::unique_ptr<WritableFile> file)
+      : path_(std::move(path)),
+        entries_(std::move(entries)),
+        left_bytes_(data_bytes),
+        file_(std::move(file)) {}
   absl::Status Write(const void* data, size_t size);
 
+  const std::string path_;
   const std::vector<TensorEntry> entries_;
-  size_t next_ = 0;
+  size_t next_ = 0;  // for Append
+  uint64_t left_bytes_;
   std::unique_ptr<WritableFile> file_;
-  Sha256 hash_;
+  Hasher128 hash_;
   uint64_t bytes_ = 0;
 };
 

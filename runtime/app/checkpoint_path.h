@@ -11,7 +11,7 @@
 
 namespace starling {
 
-// All of a run's, in the order of their versions, or the one that `path` is. Not found: neither.
+// All of a run's, the newest last, or the one that `path` is. Not found: neither.
 absl::StatusOr<std::vector<CheckpointInfo>> FindCheckpoints(Disk& disk, std::string path);
 
 }  // namespace starling

@@ -28,6 +28,7 @@ constexpr char kExamples[] =
     "  starling status runs/20260101-120000                   who serves what\n"
     "  starling resume runs/20260101-120000 --train.steps=400\n"
     "  starling generate runs/20260101-120000 --prompt \"class \"\n"
+    "  starling tokenize 'corpus/*.jsonl' --out shards        tokens to train on, made once\n"
     "  starling doctor                                        why does it not work?\n"
     "  starling sim --seeds 1000                              the protocol under drawn faults\n";
 
@@ -59,7 +60,7 @@ class CommandLine {
  public:
   CommandLine(std::string program, const TorchCommands* torch)
       : torch_(torch), app_("Starling trains one model on many unreliable machines.", "starling") {
-    train_.program = resume_.program = stage_.program = std::move(program);
+    train_.program = resume_.program = stage_.program = tokenize_.program = std::move(program);
     app_.footer(kExamples);
     app_.set_version_flag("--version", std::string("starling ") + StarlingVersion());
     AddTrain();
@@ -72,6 +73,7 @@ class CommandLine {
     AddConfig();
     AddCheckpoint();
     AddSim();
+    AddTokenize();
   }
 
   CLI::App& app() { return app_; }
@@ -216,6 +218,41 @@ class CommandLine {
     CLI::App* const verify = checkpoint->add_subcommand("verify", "Read everything, check it");
     verify->add_option("path", path_, "A run's or a checkpoint's directory")->required();
     verify->callback([this] { chosen_.run = [this] { return VerifyCheckpoints(path_); }; });
+    CLI::App* const gc = checkpoint->add_subcommand("gc", "Remove old ones of a run that rests");
+    gc->add_option("run_dir", gc_.run_directory, "The run's directory")->required();
+    gc->add_option("--keep", gc_.keep, "How many of the newest stay; default: checkpoint.keep")
+        ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+    gc->add_option("--keep-every", gc_.keep_every,
+                   "Steps: multiples of it stay; 0 = none; default: checkpoint.keep_every")
+        ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+    gc->add_flag("--dry-run", gc_.dry_run, "Only say what would be removed");
+    gc->callback([this] { chosen_.run = [this] { return CollectCheckpoints(gc_); }; });
+  }
+
+  void AddTokenize() {
+    CLI::App* const command =
+        app_.add_subcommand("tokenize", "Token shards to train on, from text and JSONL");
+    command->add_option("input", tokenize_.inputs, "Files, or patterns as in data.text")
+        ->required();
+    command->add_option("--out", tokenize_.out, "The folder to make")->required();
+    command->add_option("--tokenizer", tokenize_.tokenizer, "What makes the tokens")
+        ->capture_default_str();
+    command
+        ->add_option("--text-key", tokenize_.text_key,
+                     "Where the text is in a line of a .jsonl or .ndjson file")
+        ->capture_default_str();
+    command->add_option("--shard-tokens", tokenize_.shard_tokens, "Tokens of a full shard")
+        ->capture_default_str()
+        ->check(CLI::Range(uint64_t{1}, (uint64_t{1} << 31) - 1));
+    command
+        ->add_option("--validation", tokenize_.validation,
+                     "Share of the documents that go to shards of their own")
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 0.999));
+    command->add_flag("--no-separator", tokenize_.no_separator, "No token between documents");
+    command->add_option("--threads", tokenize_.threads, "Default: as many as there are cores")
+        ->check(CLI::Range(1, 4096));
+    command->callback([this] { chosen_.run = [this] { return Tokenize(tokenize_); }; });
   }
 
   // Its arguments are the other program's.
@@ -238,6 +275,8 @@ class CommandLine {
   OrderArgs order_;
   GenerateArgs generate_;
   ConfigArgs config_;
+  CheckpointGcArgs gc_;
+  TokenizeArgs tokenize_;
   std::string path_;
 };
 
@@ -277,7 +316,8 @@ int RunCommandLine(int argc, char** argv, const TorchCommands* torch) {
   if (!line.chosen().run) {
     const auto given = line.app().get_subcommands();
     return Fail(given.empty() ? "name a command: train, stage, resume, status, leave, pause, "
-                                "generate, doctor, config, checkpoint or sim; see starling --help"
+                                "generate, doctor, config, checkpoint, tokenize or sim; see "
+                                "starling --help"
                               : absl::StrCat(given[0]->get_name(),
                                              " needs a command of its own: see "
                                              "starling ",

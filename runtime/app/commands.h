@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -73,6 +74,25 @@ struct ConfigArgs {
   std::vector<std::string> overrides;
 };
 
+struct TokenizeArgs {
+  std::string program;
+  std::vector<std::string> inputs;  // files and patterns
+  std::string out;
+  std::string tokenizer = "bytes";
+  std::string text_key = "text";  // of JSONL
+  uint64_t shard_tokens = 100'000'000;
+  double validation = 0;  // share of the documents
+  bool no_separator = false;
+  int64_t threads = 0;  // 0: as many as there are cores
+};
+
+struct CheckpointGcArgs {
+  std::string run_directory;
+  std::optional<int64_t> keep;        // default: as the run's configuration has it
+  std::optional<int64_t> keep_every;  // likewise
+  bool dry_run = false;
+};
+
 // What only the program with LibTorch can do.
 struct TorchCommands {
   std::function<absl::Status(const StageArgs&)> stage;
@@ -88,11 +108,13 @@ absl::Status OrderLeave(const OrderArgs& args);
 absl::Status OrderPause(const OrderArgs& args);
 absl::Status PrintConfig(const ConfigArgs& args);
 absl::Status ValidateConfig(const ConfigArgs& args);
+absl::Status Tokenize(const TokenizeArgs& args);
 absl::Status ListCheckpoints(const std::string& run_directory);
 absl::Status VerifyCheckpoints(const std::string& path);
 // Becomes the program with the virtual world (exec), which takes `arguments`; comes back only if
 // that cannot be. not found: it was not built.
 absl::Status BecomeSim(const std::vector<std::string>& arguments);
+absl::Status CollectCheckpoints(const CheckpointGcArgs& args);
 
 // In the program with LibTorch only.
 absl::Status ServeStage(const StageArgs& args);

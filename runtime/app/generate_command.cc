@@ -17,6 +17,8 @@
 namespace starling {
 namespace {
 
+constexpr int64_t kBytes = 256;
+
 struct LoadedModel {
   RunConfig config;
   Blob state;
@@ -46,6 +48,20 @@ absl::StatusOr<LoadedModel> LoadNewest(Disk& disk, const std::string& path) {
   return first_problem;
 }
 
+// A model of which nothing says what its tokens are is one of bytes if its vocabulary is theirs.
+absl::Status CheckTokensAreBytes(const RunConfig& config, const std::string& path) {
+  const DataConfig& data = config.data;
+  const bool unknown = data.tokenizer.empty() && data.text.empty() &&
+                       (!data.shards.empty() || config.model.vocabulary != kBytes);
+  if (!unknown && (data.tokenizer.empty() || data.tokenizer == "bytes")) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      path, ": the tokens of this model are not bytes (",
+      data.tokenizer.empty() ? "data.tokenizer is not known"
+                             : absl::StrCat("data.tokenizer = \"", data.tokenizer, "\""),
+      ", model.vocabulary = ", config.model.vocabulary,
+      "), so generate cannot turn a prompt into them"));
+}
+
 void Write(const std::string& bytes) {
   std::fwrite(bytes.data(), 1, bytes.size(), stdout);
   std::fflush(stdout);
@@ -56,6 +72,7 @@ void Write(const std::string& bytes) {
 absl::Status Generate(const GenerateArgs& args) {
   PosixDisk disk;
   STARLING_ASSIGN_OR_RETURN(const LoadedModel model, LoadNewest(disk, args.run_directory));
+  STARLING_RETURN_IF_ERROR(CheckTokensAreBytes(model.config, args.run_directory));
   const int threads = args.threads > 0
                           ? static_cast<int>(args.threads)
                           : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);
@@ -74,6 +91,7 @@ absl::Status Generate(const GenerateArgs& args) {
   Write(args.prompt);
   for (int64_t count = 0; count < args.tokens; ++count) {
     STARLING_ASSIGN_OR_RETURN(const int32_t token, generator->Next());
+    if (token >= kBytes) break;  // the end of a document
     Write(std::string(1, static_cast<char>(token)));
   }
   Write("\n");

@@ -14,7 +14,7 @@
 #include "nlohmann/json.hpp"
 #include "runtime/base/status_macros.h"
 #include "runtime/config/run_file.h"
-#include "runtime/data/text.h"
+#include "runtime/data/corpus.h"
 #include "runtime/trainer/decision_log.h"
 #include "runtime/trainer/epoch_store.h"
 #include "stages/initial_state.h"
@@ -41,15 +41,18 @@ std::vector<StageLayout> LayoutsOf(const RunConfig& config) {
 void MakePatternsAbsolute(RunConfig* config) {
   std::error_code error;
   const std::string here = std::filesystem::current_path(error).string();
-  for (std::string& pattern : config->data.text) {
-    if (!pattern.empty() && pattern[0] != '/') pattern = absl::StrCat(here, "/", pattern);
+  DataConfig& data = config->data;
+  for (auto* patterns : {&data.text, &data.shards, &data.validation_shards}) {
+    for (std::string& pattern : *patterns) {
+      if (!pattern.empty() && pattern[0] != '/') pattern = absl::StrCat(here, "/", pattern);
+    }
   }
 }
 
 absl::Status WriteVersionZero(Disk& disk, RunPlan* plan) {
   CheckpointMeta meta;
   meta.run = plan->run;
-  meta.text_sha256 = plan->feed->text().sha256;
+  meta.text_sha256 = plan->feed->corpus().sha256;
   meta.config_toml = plan->config_toml;
   std::vector<StagePart> parts;
   for (const StageLayout& layout : plan->layouts) {
@@ -114,12 +117,19 @@ absl::Status FindLiveState(Disk& disk, const DecisionLogState& log, RunPlan* pla
   return absl::OkStatus();
 }
 
-absl::Status CheckText(const RunPlan& plan, const Text& text, bool accept_new_text) {
-  if (plan.start_meta.text_sha256 == text.sha256 || accept_new_text) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("the text of ", absl::StrJoin(plan.config.data.text, ", "),
-                   " is not the one this run has learned from; put it back, or give "
-                   "--accept-new-text to go on with it"));
+absl::Status CheckText(const RunPlan& plan, const Corpus& corpus, bool accept_new_text) {
+  if (plan.start_meta.text_sha256 == corpus.sha256 || accept_new_text) return absl::OkStatus();
+  const DataConfig& data = plan.config.data;
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the text of ", absl::StrJoin(corpus.from_shards ? data.shards : data.text, ", "),
+      " is not the one this run has learned from; put it back, or give "
+      "--accept-new-text to go on with it"));
+}
+
+// What the shards' tokens are stays with the run.
+void Resolve(const Corpus& corpus, RunPlan* plan) {
+  if (corpus.from_shards) plan->config.data.tokenizer = corpus.tokenizer;
+  plan->config_toml = ToToml(plan->config);
 }
 
 }  // namespace
@@ -211,11 +221,11 @@ absl::StatusOr<RunPlan> PlanNewRun(Disk& disk, const std::string& run_file,
   }
   plan.directory = directory;
   MakePatternsAbsolute(&plan.config);
-  plan.config_toml = ToToml(plan.config);
   plan.layouts = LayoutsOf(plan.config);
   plan.run = DrawRunId();
-  STARLING_ASSIGN_OR_RETURN(Text text, LoadText(disk, plan.config.data));
-  STARLING_ASSIGN_OR_RETURN(plan.feed, TextFeed::Make(plan.config, std::move(text)));
+  STARLING_ASSIGN_OR_RETURN(Corpus corpus, LoadCorpus(disk, plan.config));
+  Resolve(corpus, &plan);
+  STARLING_ASSIGN_OR_RETURN(plan.feed, WindowFeed::Make(plan.config, std::move(corpus)));
   return plan;
 }
 
@@ -234,7 +244,7 @@ absl::StatusOr<RunPlan> ReopenRun(Disk& disk, const std::string& directory,
   plan.directory = directory;
   while (plan.directory.size() > 1 && plan.directory.back() == '/') plan.directory.pop_back();
   STARLING_ASSIGN_OR_RETURN(plan.config, ReadRunConfig(disk, plan.directory, overrides));
-  plan.config_toml = ToToml(plan.config);
+  MakePatternsAbsolute(&plan.config);
   plan.layouts = LayoutsOf(plan.config);
   absl::StatusOr<std::unique_ptr<FileLock>> lock = FileLock::Acquire(plan.directory + "/lock");
   if (absl::IsUnavailable(lock.status())) {
@@ -258,11 +268,12 @@ absl::StatusOr<RunPlan> ReopenRun(Disk& disk, const std::string& directory,
         absl::StrCat("all ", plan.config.train.steps, " steps of ", plan.directory,
                      " are done: give --train.steps=N with more to train it further"));
   }
-  STARLING_ASSIGN_OR_RETURN(Text text, LoadText(disk, plan.config.data));
-  STARLING_RETURN_IF_ERROR(CheckText(plan, text, accept_new_text));
-  plan.start_meta.text_sha256 = text.sha256;
+  STARLING_ASSIGN_OR_RETURN(Corpus corpus, LoadCorpus(disk, plan.config));
+  STARLING_RETURN_IF_ERROR(CheckText(plan, corpus, accept_new_text));
+  Resolve(corpus, &plan);
+  plan.start_meta.text_sha256 = corpus.sha256;
   const DataPosition position{Step{Value(plan.start.version)}, plan.start_meta.sequences};
-  STARLING_ASSIGN_OR_RETURN(plan.feed, TextFeed::Make(plan.config, std::move(text), position));
+  STARLING_ASSIGN_OR_RETURN(plan.feed, WindowFeed::Make(plan.config, std::move(corpus), position));
   STARLING_RETURN_IF_ERROR(FindLiveState(disk, log, &plan));
   FileEpochStore epochs(&disk, plan.directory + "/epoch");
   STARLING_ASSIGN_OR_RETURN(plan.epoch, TakeNextEpoch(&epochs, log.epoch));

@@ -35,7 +35,7 @@ struct RunPlan {
   RunConfig config;
   std::string config_toml;
   std::vector<StageLayout> layouts;  // per stage
-  std::unique_ptr<TextFeed> feed;
+  std::unique_ptr<WindowFeed> feed;
   std::unique_ptr<FileLock> lock;
 
   RunId run{0};

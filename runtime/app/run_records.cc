@@ -21,6 +21,7 @@ namespace {
 constexpr int kSampleTokens = 200;
 constexpr int kSampleLimitMs = 30000;
 constexpr int kPromptBytes = 48;
+constexpr uint64_t kPromptSearch = 4096;  // tokens
 
 std::string Plural(int64_t count, const std::string& what) {
   return absl::StrCat(count, " ", what, count == 1 ? "" : "s");
@@ -38,15 +39,32 @@ std::string StageLine(const RunPlan& plan, uint32_t stage) {
                       FormatBytes(kStatePlanes * plane), ", gradients ", FormatBytes(plane));
 }
 
-// A line from the middle of the validation text, to begin the sample with.
+// A line from the middle of what the model is judged by, to begin the sample with.
 std::string SamplePrompt(const RunPlan& plan) {
-  const Text& text = plan.feed->text();
-  const Blob& from = text.validation.empty() ? text.train : text.validation;
-  const std::string bytes = from.ToStringBytes();
-  size_t at = bytes.find('\n', bytes.size() / 2);
+  const Corpus& corpus = plan.feed->corpus();
+  const TokenStream& from = corpus.validation.empty() ? corpus.train : corpus.validation;
+  std::vector<int32_t> tokens(std::min(from.size() - from.size() / 2, kPromptSearch));
+  if (!from.Read(from.size() / 2, plan.config.model.vocabulary, absl::MakeSpan(tokens)).ok()) {
+    return " ";
+  }
+  std::string bytes;
+  for (const int32_t token : tokens) {
+    bytes.push_back(token < 256 ? static_cast<char>(token) : '\n');
+  }
+  size_t at = bytes.find('\n');
   at = at == std::string::npos ? 0 : bytes.find_first_not_of("\n ", at);
   if (at == std::string::npos) at = 0;
   return bytes.substr(at, std::min<size_t>(kPromptBytes, bytes.find('\n', at) - at));
+}
+
+std::string DataLine(const Corpus& corpus) {
+  const auto amount = [&](const TokenStream& tokens) {
+    const auto count = static_cast<int64_t>(tokens.size());
+    return corpus.from_shards ? FormatCount(count) + " tokens" : FormatBytes(count);
+  };
+  return absl::StrCat(corpus.from_shards ? "shards: " : "text: ", amount(corpus.train),
+                      " to learn from (", Plural(corpus.train_files, "file"), "), ",
+                      amount(corpus.validation), " to be judged by");
 }
 
 // The trainer has no LibTorch: another process makes the sample.
@@ -78,6 +96,7 @@ RunRecords::RunRecords(const RunPlan& plan, std::unique_ptr<LineFile> metrics,
     : metrics_(std::move(metrics)),
       events_(std::move(events)),
       progress_({plan.config.train.steps, StdoutIsTerminal()}, PrintLine),
+      loss_is_per_token_(plan.feed->corpus().from_shards),
       checkpoint_(plan.start.path) {}
 
 absl::StatusOr<std::unique_ptr<RunRecords>> RunRecords::Open(Disk& disk, const RunPlan& plan) {
@@ -104,12 +123,14 @@ void RunRecords::OnEvent(const Event& event) {
 
 void RunRecords::OnEvaluation(Version version, double loss) {
   validation_loss_ = loss;
-  OnEvent(Event("evaluated").With("step", Value(version)).With("validation_loss", loss));
+  Event event("evaluated");
+  event.With("step", Value(version)).With("validation_loss", loss);
+  if (loss_is_per_token_) event.With("per", "token");
+  OnEvent(event);
 }
 
 void PrintRunHeader(const RunPlan& plan) {
   const ModelConfig& model = plan.config.model;
-  const Text& text = plan.feed->text();
   int64_t parameters = 0;
   for (const StageLayout& layout : plan.layouts) parameters += layout.parameter_count();
   PrintLine(absl::StrCat("run ", plan.directory));
@@ -117,17 +138,16 @@ void PrintRunHeader(const RunPlan& plan) {
                          Plural(model.layers, "layer"), " of width ", model.width, ", context ",
                          model.context, ", ", Plural(plan.layouts.size(), "stage")));
   for (uint32_t stage = 0; stage < plan.layouts.size(); ++stage) PrintLine(StageLine(plan, stage));
-  PrintLine(absl::StrCat("text: ", FormatBytes(static_cast<int64_t>(text.train.size_bytes())),
-                         " to learn from (", Plural(text.train_files, "file"), "), ",
-                         FormatBytes(static_cast<int64_t>(text.validation.size_bytes())),
-                         " to be judged by"));
+  PrintLine(DataLine(plan.feed->corpus()));
 }
 
 void PrintRunEnd(const RunPlan& plan, const RunRecords& records, bool complete) {
-  if (complete) PrintSample(plan);
+  const bool bytes = plan.feed->corpus().tokens_are_bytes();
+  if (complete && bytes) PrintSample(plan);
   PrintLine("");
   if (records.validation_loss()) {
-    PrintLine(absl::StrFormat("validation loss  %.4f nats/byte", *records.validation_loss()));
+    PrintLine(absl::StrFormat("validation loss  %.4f nats/%s", *records.validation_loss(),
+                              plan.feed->corpus().from_shards ? "token" : "byte"));
   }
   PrintLine(absl::StrCat("checkpoint       ", records.checkpoint()));
   PrintLine("next:");
@@ -138,8 +158,10 @@ void PrintRunEnd(const RunPlan& plan, const RunRecords& records, bool complete) 
   } else {
     PrintLine(absl::StrCat(resume, "   # go on"));
   }
-  PrintLine(
-      absl::StrCat("  ", plan.program, " generate ", plan.directory, " --prompt \"namespace \""));
+  if (bytes) {
+    PrintLine(
+        absl::StrCat("  ", plan.program, " generate ", plan.directory, " --prompt \"namespace \""));
+  }
   PrintLine(absl::StrCat("  ", plan.program,
                          " stage --join ADDRESS   # while a run trains, from another terminal: one "
                          "replica more"));

@@ -35,6 +35,7 @@ class RunRecords {
   MetricsWriter metrics_;
   EventsWriter events_;
   ProgressPrinter progress_;
+  const bool loss_is_per_token_;  // of shards; else per byte of text
   std::optional<double> validation_loss_;
   std::string checkpoint_;
 };

@@ -62,6 +62,7 @@ absl::Status SingleRun::Begin() {
       config, executor_.get(), [this](MicrobatchId id) -> absl::StatusOr<SingleProcess::Batch> {
         MicrobatchData data = id.kind == WorkKind::kTrain ? plan_.feed->Train(id.step, id.index)
                                                           : plan_.feed->Evaluate(id.index);
+        STARLING_RETURN_IF_ERROR(data.status);
         return SingleProcess::Batch{std::move(data.tokens), std::move(data.targets),
                                     data.first_sequence};
       });
@@ -130,7 +131,11 @@ void SingleRun::Save(int64_t version) {
                                  .With("step", version)
                                  .With("reason", std::string(status.message())));
   }
-  store_.Prune(disk_, static_cast<uint64_t>(plan_.config.checkpoint.keep)).IgnoreError();
+  const CheckpointConfig& checkpoint = plan_.config.checkpoint;
+  store_
+      .Prune(disk_, static_cast<uint64_t>(checkpoint.keep),
+             static_cast<uint64_t>(checkpoint.keep_every))
+      .IgnoreError();
   records_->OnEvent(
       Event("checkpoint_saved")
           .With("step", version)

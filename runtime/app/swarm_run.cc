@@ -18,12 +18,21 @@
 #include "runtime/base/status_macros.h"
 #include "runtime/reactor/posix_disk.h"
 #include "runtime/reactor/threaded_files.h"
+#include "runtime/reactor/worker.h"
 #include "runtime/trainer/trainer.h"
 
 namespace starling {
 namespace {
 
 constexpr int kInterrupted = 130;
+constexpr uint64_t kReadAheadSteps = 2;
+
+Worker::Options ReadAheadOptions() {
+  Worker::Options options;
+  options.name = "read-ahead";
+  options.bound = 2 * kReadAheadSteps;
+  return options;
+}
 
 Trainer::Options TrainerOptions(const RunPlan& plan) {
   Trainer::Options options;
@@ -66,7 +75,11 @@ class SwarmRun final : public TrainerObserver {
         local_(LocalOptions(plan_, transport_->address()), loop, &disk_,
                [this](const Event& event) { OnEvent(event); }),
         trainer_(TrainerOptions(plan_), loop, transport_.get(), files_.get(), plan_.feed.get(),
-                 this) {}
+                 this) {
+    if (plan_.feed->corpus().from_shards) {
+      read_ahead_ = std::make_unique<Worker>(loop, ReadAheadOptions());
+    }
+  }
   // Jobs that are left call back, so they go before the trainer.
   ~SwarmRun() override { files_.reset(); }
 
@@ -83,6 +96,7 @@ class SwarmRun final : public TrainerObserver {
  private:
   absl::Status Begin();
   void SayResumed(const Event& event);
+  void ReadAhead(Step step);
   void OnInterrupt(const char* signal_name);
   void CheckLocal();
   void BeginKilling();
@@ -96,6 +110,7 @@ class SwarmRun final : public TrainerObserver {
   std::unique_ptr<ThreadedFiles> files_;
   LocalSwarm local_;
   Trainer trainer_;
+  std::unique_ptr<Worker> read_ahead_;  // windows of shards, before their step needs them
   bool resumed_said_ = false;
   bool killing_ = false;    // the timer of chaos.kill_every runs
   bool kill_done_ = false;  // of chaos.kill_at_step
@@ -120,6 +135,7 @@ absl::Status SwarmRun::Begin() {
     records_->OnEvent(Event("notice").With("reason", notice));
   PrintLine(absl::StrCat("more replicas: ", plan_.program, " stage --join ",
                          transport_->address().control));
+  for (uint64_t i = 1; i <= kReadAheadSteps; ++i) ReadAhead(Step{Value(plan_.start.version) + i});
   trainer_.Start();
   return local_.Start();
 }
@@ -178,8 +194,20 @@ void SwarmRun::CheckLocal() {
       plan_.directory, "/logs; go on with `", plan_.program, " resume ", plan_.directory, "`"));
 }
 
+// The feed maps shards: a page that is not in memory would hold the reactor up.
+void SwarmRun::ReadAhead(Step step) {
+  if (read_ahead_ == nullptr) return;
+  read_ahead_->Run<Step>(
+      [this, step]() -> absl::StatusOr<Step> {
+        plan_.feed->ReadAhead(step);
+        return step;
+      },
+      [](const absl::StatusOr<Step>&) {});
+}
+
 void SwarmRun::OnStep(const StepReport& report) {
   records_->OnStep(report);
+  ReadAhead(Step{Value(report.step) + kReadAheadSteps});
   const ChaosConfig& chaos = plan_.config.chaos;
   const int64_t next = static_cast<int64_t>(Value(report.step)) + 1;
   if (chaos.kill_at_step > 0 && !kill_done_ && next >= chaos.kill_at_step &&

@@ -44,9 +44,16 @@ struct ModelConfig {
   }
 };
 
+enum class ShardFormat : uint8_t { kAuto, kRaw, kLlmC };
+
+// Text or shards, not both.
 struct DataConfig {
-  std::vector<std::string> text;  // globs; ** matches folders
-  double validation = 0.1;        // share of the files, the last ones in order of their paths
+  std::vector<std::string> text;               // globs; ** matches folders
+  std::vector<std::string> shards;             // globs of files of tokens
+  std::vector<std::string> validation_shards;  // globs; empty: a share of `shards`
+  ShardFormat shard_format = ShardFormat::kAuto;
+  std::string tokenizer;    // that made the shards; empty: not known. Text is always "bytes"
+  double validation = 0.1;  // share of the files, the last ones in order of their paths
 };
 
 struct TrainConfig {
@@ -99,6 +106,7 @@ struct LocalConfig {
 struct CheckpointConfig {
   int64_t every = 50;  // steps; 0 = only at the end
   int64_t keep = 3;
+  int64_t keep_every = 0;  // steps
 };
 
 struct ChaosConfig {

@@ -297,7 +297,8 @@ void AddModel(std::vector<RunKey>* keys) {
   m.Integer("kv_heads", &C::kv_heads, 0, 1 << 16,
             "key/value heads; must divide heads; 0 = as many as heads");
   m.Integer("context", &C::context, 1, 1 << 20, "tokens per sequence");
-  m.Integer("vocabulary", &C::vocabulary, 256, 1 << 24, "different tokens; text is read as bytes");
+  m.Integer("vocabulary", &C::vocabulary, 256, 1 << 24,
+            "different tokens; text is read as bytes, shards say what they need");
   m.Integer("mlp_width", &C::mlp_width, 0, 1 << 22,
             "hidden features of the MLP; 0 = 4 * width for gelu, 8/3 * width (rounded up to a\n"
             "multiple of 32) for swiglu");
@@ -320,9 +321,26 @@ void AddDataAndTrain(std::vector<RunKey>* keys) {
   KeysOf<D> d(keys, "data", &RunConfig::data);
   d.Texts("text", &D::text, "a list of file patterns such as [\"corpus/**/*.txt\"]",
           "files to train on: patterns with *, ?, [a-z]; ** stands for any folders");
+  d.Texts("shards", &D::shards, "a list of file patterns such as [\"shards/train_*.bin\"]",
+          "files of tokens to train on, instead of text: patterns as above. Made by\n"
+          "`starling tokenize`, nanoGPT or llm.c; model.vocabulary must be above every token");
+  d.Texts("validation_shards", &D::validation_shards,
+          "a list of file patterns such as [\"shards/val_*.bin\"]",
+          "shards to validate on; a file that `shards` matches too is only for validation.\n"
+          "Empty = the share `validation` of the shards");
+  d.Choice<ShardFormat>(
+      "shard_format", &D::shard_format,
+      {{"auto", ShardFormat::kAuto}, {"raw", ShardFormat::kRaw}, {"llm.c", ShardFormat::kLlmC}},
+      "\"raw\" (16-bit tokens and nothing else, as nanoGPT has it), \"llm.c\" (a header, then\n"
+      "16- or 32-bit tokens) or \"auto\" (llm.c where the file begins like it)");
+  d.Text(
+      "tokenizer", &D::tokenizer, [](const std::string&) { return true; },
+      "the name of a tokenizer such as \"bytes\"",
+      "what made the shards' tokens; empty = taken from the shards.json beside them, where\n"
+      "there is one. Text is always \"bytes\"");
   d.Real("validation", &D::validation, BelowOne, kBelowOne,
          "share of the files kept for validation, the last ones in order of their paths;\n"
-         "of a single file, the share of its bytes at the end");
+         "of a single file, the share of its bytes or tokens at the end");
 
   using T = TrainConfig;
   KeysOf<T> t(keys, "train", &RunConfig::train);
@@ -415,6 +433,8 @@ void AddLocalAndRest(std::vector<RunKey>* keys) {
   KeysOf<K> k(keys, "checkpoint", &RunConfig::checkpoint);
   k.Integer("every", &K::every, 0, kAny, "steps between checkpoints; 0 = only at the end");
   k.Integer("keep", &K::keep, 1, kAny, "how many of the newest are kept");
+  k.Integer("keep_every", &K::keep_every, 0, kAny,
+            "steps: those at multiples of it are kept for good; 0 = none");
 
   using X = ChaosConfig;
   KeysOf<X> x(keys, "chaos", &RunConfig::chaos);

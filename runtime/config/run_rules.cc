@@ -22,6 +22,24 @@ std::optional<BrokenRule> ModelRule(const ModelConfig& model) {
   return std::nullopt;
 }
 
+std::optional<BrokenRule> DataRule(const DataConfig& data) {
+  if (!data.shards.empty() && !data.text.empty()) {
+    return BrokenRule{{"data.shards", "data.text"},
+                      "stands beside data.text; give one of the two (data.text = [] takes text "
+                      "away)"};
+  }
+  if (!data.validation_shards.empty() && data.shards.empty()) {
+    return BrokenRule{{"data.validation_shards", "data.shards", "data.text"},
+                      "there are no data.shards to train on beside them"};
+  }
+  if (!data.text.empty() && !data.tokenizer.empty() && data.tokenizer != "bytes") {
+    return BrokenRule{{"data.tokenizer", "data.text"},
+                      absl::StrCat("\"", data.tokenizer,
+                                   "\" is for data.shards; data.text is read as \"bytes\"")};
+  }
+  return std::nullopt;
+}
+
 std::optional<BrokenRule> TrainRule(const RunConfig& config) {
   const TrainConfig& train = config.train;
   if (train.microbatch > train.global_batch) {
@@ -29,7 +47,8 @@ std::optional<BrokenRule> TrainRule(const RunConfig& config) {
         {"train.microbatch", "train.global_batch"},
         absl::StrCat(train.microbatch, " is more than train.global_batch = ", train.global_batch)};
   }
-  if (train.eval_every > 0 && config.data.validation == 0) {
+  if (train.eval_every > 0 && config.data.validation == 0 &&
+      config.data.validation_shards.empty()) {
     return BrokenRule{{"data.validation", "train.eval_every"},
                       "0 leaves nothing to evaluate on; set it above 0, or train.eval_every = 0"};
   }
@@ -77,6 +96,7 @@ std::optional<BrokenRule> PerStageRule(const RunConfig& config, const std::strin
 
 std::optional<BrokenRule> FindBrokenRule(const RunConfig& config) {
   if (auto broken = ModelRule(config.model)) return broken;
+  if (auto broken = DataRule(config.data)) return broken;
   if (auto broken = TrainRule(config)) return broken;
   if (auto broken = CutsRule(config)) return broken;
   if (auto broken = PerStageRule(config, "local.replicas", config.local.replicas)) return broken;

@@ -1,10 +1,12 @@
 // DataFeed: the sequences of each step, a pure function of (seed, step, sequence).
 //
-// The training text is cut into windows of context + 1 bytes that overlap by one; a window's tokens
-// are its first `context` bytes, its targets the bytes that follow them. Sequences are numbered
-// through the whole run. Number `n` is window Permutation(W, key of (seed, n / W)).At(n % W) of the
-// W windows: every pass takes each window once, in another order. Sequence s of step t is number (t
-// - 1) * global_batch + s, whatever the microbatch size, the stages or the replicas.
+// The training tokens (corpus.h) are cut into windows of context + 1 tokens that overlap by one; a
+// window's tokens are its first `context`, its targets those that follow them. Windows go over the
+// boundaries of files and shards. Sequences are numbered through the whole run. Number `n` is
+// window Permutation(W, key of (seed, n / W)).At(n % W) of the W windows: every pass takes each
+// window once, in another order, and any place is reached at once. Sequence s of step t is number
+// (t - 1)
+// * global_batch + s, whatever the microbatch size, the stages or the replicas.
 //
 // Thread safety: const methods may be called from any thread.
 #ifndef STARLING_RUNTIME_DATA_DATA_FEED_H_
@@ -12,12 +14,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runtime/base/blob.h"
 #include "runtime/base/ids.h"
 #include "runtime/config/run_config.h"
-#include "runtime/data/text.h"
+#include "runtime/data/corpus.h"
 
 namespace starling {
 
@@ -25,6 +29,8 @@ struct MicrobatchData {
   Blob tokens;                  // i32 [n, context]
   Blob targets;                 // i32 [n, context]: for each token the one that follows it
   uint64_t first_sequence = 0;  // of the step, or of the evaluation; index * microbatch
+  // Not ok: there is no such data and the run cannot go on; the message is for the user.
+  absl::Status status;
 };
 
 class DataFeed {
@@ -50,34 +56,41 @@ struct DataPosition {
   uint64_t sequences = 0;
 };
 
-class TextFeed : public DataFeed {
+class WindowFeed : public DataFeed {
  public:
-  // Errors, invalid argument with one line for the user: too little text for one batch, or for one
+  // Errors, invalid argument with one line for the user: too little for one batch, or for one
   // validation sequence if train.eval_every asks for evaluations.
-  static absl::StatusOr<std::unique_ptr<TextFeed>> Make(const RunConfig& config, Text text,
-                                                        DataPosition start = {});
+  static absl::StatusOr<std::unique_ptr<WindowFeed>> Make(const RunConfig& config, Corpus corpus,
+                                                          DataPosition start = {});
 
-  // `step` must be after the start.
+  // `step` must be after the start. Every token is checked: a status that is invalid argument names
+  // the shard, the place and the token that the model's vocabulary does not have.
   MicrobatchData Train(Step step, uint32_t index) const override;
   MicrobatchData Evaluate(uint32_t index) const override;
   uint32_t train_microbatches() const override;
   uint32_t evaluate_microbatches() const override;
 
+  // Reads what Train will read for `step` and drops it, so that it is in memory by then. For a
+  // thread that may wait for a disk.
+  void ReadAhead(Step step) const;
+
   // Where the run is when `step`, not before the start, has been decided.
   DataPosition PositionAfter(Step step) const;
 
-  const Text& text() const { return text_; }
+  const Corpus& corpus() const { return corpus_; }
   uint64_t train_windows() const { return train_windows_; }
 
   // The training window that sequence `sequence` of `step` is.
   uint64_t WindowOf(Step step, uint64_t sequence) const;
 
  private:
-  TextFeed(const RunConfig& config, Text text, DataPosition start);
+  WindowFeed(const RunConfig& config, Corpus corpus, DataPosition start);
+  MicrobatchData Cut(const TokenStream& from, const std::vector<uint64_t>& windows) const;
 
   const TrainConfig train_;
   const uint64_t context_;
-  const Text text_;
+  const int64_t vocabulary_;
+  const Corpus corpus_;
   const DataPosition start_;
   const uint64_t train_windows_;
   const uint64_t validation_windows_;

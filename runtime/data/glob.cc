@@ -26,7 +26,8 @@ std::string Join(const std::string& folder, const std::string& name) {
 // Walks one pattern, name by name.
 class Walk {
  public:
-  Walk(const std::string& pattern, std::set<std::string>* found) : found_(found) {
+  Walk(const std::string& pattern, const std::string& key, std::set<std::string>* found)
+      : key_(key), found_(found) {
     size_t begin = 0;
     if (!pattern.empty() && pattern[0] == '/') root_ = "/";
     while (begin <= pattern.size()) {
@@ -76,7 +77,7 @@ class Walk {
     if (error == std::errc::no_such_file_or_directory) return absl::OkStatus();
     if (error) {
       return absl::PermissionDeniedError(
-          absl::StrCat("data.text: cannot list ", folder, ": ", error.message()));
+          absl::StrCat(key_, ": cannot list ", folder, ": ", error.message()));
     }
     for (const std::string& match : matches) {
       STARLING_RETURN_IF_ERROR(each(Join(folder, match)));
@@ -89,6 +90,7 @@ class Walk {
     if (fs::is_regular_file(path, ignored)) found_->insert(path);
   }
 
+  const std::string& key_;
   std::string root_;
   std::vector<std::string> names_;
   std::set<std::string>* found_;
@@ -96,18 +98,20 @@ class Walk {
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::string>> ExpandGlobs(const std::vector<std::string>& patterns) {
+absl::StatusOr<std::vector<std::string>> ExpandGlobs(const std::vector<std::string>& patterns,
+                                                     const std::string& key) {
   if (patterns.empty()) {
     return absl::InvalidArgumentError(
-        "data.text: no text is given; name the files to train on, for example "
-        "--data.text=[\"corpus/**/*.txt\"]");
+        absl::StrCat(key,
+                     ": no files are given; name those to train on, for example "
+                     "--data.text=[\"corpus/**/*.txt\"]"));
   }
   std::set<std::string> all;
   for (const std::string& pattern : patterns) {
     std::set<std::string> found;
-    STARLING_RETURN_IF_ERROR(Walk(pattern, &found).Run());
+    STARLING_RETURN_IF_ERROR(Walk(pattern, key, &found).Run());
     if (found.empty()) {
-      return absl::NotFoundError(absl::StrCat("data.text: \"", pattern, "\" matches no file"));
+      return absl::NotFoundError(absl::StrCat(key, ": \"", pattern, "\" matches no file"));
     }
     all.insert(found.begin(), found.end());
   }

@@ -12,11 +12,13 @@
 namespace starling {
 
 // Regular files that match at least one pattern, sorted by path, each once. Relative patterns start
-// at the working folder. Walks real folders.
+// at the working folder. Walks real folders. `key` is what messages begin with: where the patterns
+// stand.
 //
 // Errors, one line naming pattern or folder: not found = a pattern matches no file; invalid
 // argument = no patterns; permission denied = a folder cannot be listed.
-absl::StatusOr<std::vector<std::string>> ExpandGlobs(const std::vector<std::string>& patterns);
+absl::StatusOr<std::vector<std::string>> ExpandGlobs(const std::vector<std::string>& patterns,
+                                                     const std::string& key = "data.text");
 
 }  // namespace starling
 

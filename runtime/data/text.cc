@@ -43,15 +43,13 @@ std::string HashOf(const Text& text) {
   return hash.FinishHex();
 }
 
-// The smallest whole number that is not below share * count, give or take the product's rounding.
-uint64_t ShareOf(double share, uint64_t count) {
+}  // namespace
+
+uint64_t ValidationShare(double share, uint64_t count) {
+  // Give or take the product's rounding.
   const double exact = share * static_cast<double>(count);
   return static_cast<uint64_t>(std::ceil(exact - 1e-9 * exact));
 }
-
-}  // namespace
-
-uint64_t ValidationFiles(double share, uint64_t files) { return ShareOf(share, files); }
 
 absl::StatusOr<Text> LoadFiles(Disk& disk, const std::vector<std::string>& files,
                                double validation_share) {
@@ -61,11 +59,11 @@ absl::StatusOr<Text> LoadFiles(Disk& disk, const std::vector<std::string>& files
     pieces.push_back(std::move(piece));
   }
   Text text;
-  text.validation_files = ValidationFiles(validation_share, files.size());
+  text.validation_files = ValidationShare(validation_share, files.size());
   if (pieces.size() == 1 && text.validation_files == 1) {
     const Blob whole = pieces[0];
     const auto bytes = static_cast<int64_t>(whole.size_bytes());
-    const auto kept = static_cast<int64_t>(ShareOf(validation_share, whole.size_bytes()));
+    const auto kept = static_cast<int64_t>(ValidationShare(validation_share, whole.size_bytes()));
     pieces = {whole.Slice(0, bytes - kept), whole.Slice(bytes - kept, kept)};
     text.train_files = 1;
     text.validation_files = 0;

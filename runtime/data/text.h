@@ -24,9 +24,9 @@ struct Text {
   uint64_t validation_files = 0;  // 0 where one file was cut in two
 };
 
-// How many of `files` are for validation: ceil(share * files), so at least 1 if the share is above
-// 0.
-uint64_t ValidationFiles(double share, uint64_t files);
+// How many of `count` files, bytes or tokens are for validation: ceil(share * count), so at least 1
+// if the share is above 0.
+uint64_t ValidationShare(double share, uint64_t count);
 
 // Reads `files`, given in order. A single file is cut in two at the share of its bytes. Errors:
 // what the disk says, naming the file.

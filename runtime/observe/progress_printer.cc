@@ -67,8 +67,8 @@ std::string SaveFailed(const Fields& f) {
                       " not saved, training goes on: ", f["reason"]);
 }
 std::string Evaluated(const Fields& f) {
-  return absl::StrFormat("validation loss %.4f nats/byte at step %s", f.Number("validation_loss"),
-                         f["step"]);
+  return absl::StrFormat("validation loss %.4f nats/%s at step %s", f.Number("validation_loss"),
+                         f["per"] == "token" ? "token" : "byte", f["step"]);
 }
 std::string Skipped(const Fields& f) {
   return absl::StrCat("step ", f["step"], " skipped: ", f["reason"]);

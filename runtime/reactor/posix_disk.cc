@@ -19,6 +19,7 @@ namespace starling {
 namespace {
 
 constexpr size_t kReadBytes = size_t{1} << 20;
+constexpr size_t kFlushBytes = size_t{8} << 20;
 
 // Repeats a system call that a signal has interrupted.
 template <typename Call>
@@ -61,7 +62,9 @@ class PosixWritableFile final : public WritableFile {
       if (written < 0) return FileError("cannot write " + path_, errno);
       next += written;
       size -= static_cast<size_t>(written);
+      unflushed_ += static_cast<size_t>(written);
     }
+    if (unflushed_ >= kFlushBytes) StartFlush();
     return absl::OkStatus();
   }
 
@@ -72,8 +75,18 @@ class PosixWritableFile final : public WritableFile {
   }
 
  private:
+  // The disk begins with what has come so far, so that Sync has little to wait for and a large file
+  // does not fill memory with bytes to be written. Errors show at Sync.
+  void StartFlush() {
+    unflushed_ = 0;
+#ifdef SYNC_FILE_RANGE_WRITE
+    sync_file_range(file_.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
+#endif
+  }
+
   const Descriptor file_;
   const std::string path_;
+  size_t unflushed_ = 0;  // bytes
 };
 
 absl::StatusOr<std::unique_ptr<WritableFile>> OpenToWrite(const std::string& path, int flags) {

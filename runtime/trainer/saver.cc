@@ -14,14 +14,15 @@ constexpr absl::Duration kLongestHold = absl::Seconds(1);
 
 }  // namespace
 
-Saver::Saver(Env* env, Files* files, Swarm* swarm, Endpoint self, CheckpointStore store, int keep,
-             std::vector<StageLayout> layouts)
+Saver::Saver(Env* env, Files* files, Swarm* swarm, Endpoint self, CheckpointStore store,
+             int64_t keep, std::vector<StageLayout> layouts, int64_t keep_every)
     : env_(env),
       files_(files),
       swarm_(swarm),
       self_(std::move(self)),
       store_(std::move(store)),
-      keep_(keep),
+      keep_(static_cast<uint64_t>(keep)),
+      keep_every_(static_cast<uint64_t>(keep_every)),
       layouts_(std::move(layouts)) {}
 
 void Saver::Begin(CheckpointMeta meta, std::function<void()> changed, OnSaved done) {
@@ -30,7 +31,14 @@ void Saver::Begin(CheckpointMeta meta, std::function<void()> changed, OnSaved do
   done_ = std::move(done);
   begun_ = env_->Now();
   held_ = true;
-  states_.assign(layouts_.size(), Blob());
+  writing_ = std::make_shared<Writing>(Writing{store_, {}, {}, absl::OkStatus()});
+  writing_->shards.resize(layouts_.size());
+  RunJob(
+      [meta = meta_](Disk& disk, Writing& writing) -> absl::Status {
+        STARLING_ASSIGN_OR_RETURN(writing.staging, writing.store.Begin(disk, meta));
+        return absl::OkStatus();
+      },
+      [] {});
   for (uint32_t stage = 0; stage < layouts_.size(); ++stage) missing_[stage] = Download();
   FetchMissing();
 }
@@ -55,8 +63,7 @@ void Saver::FetchMissing() {
   }
   env_->Cancel(retry_);
   if (moved_on) {
-    missing_.clear();
-    Finish(absl::AbortedError("the replicas have gone on without giving this version"));
+    GiveUp(absl::AbortedError("the replicas have gone on without giving this version"));
   } else if (fetching()) {
     retry_ = env_->Schedule(kLookAgain, [this] { FetchMissing(); });
   }
@@ -106,11 +113,11 @@ void Saver::OnFetched(StageId stage, absl::StatusOr<Blob> state) {
   if (it == missing_.end()) return;
   it->second.fetcher.reset();
   if (!state.ok()) return;  // FetchMissing asks those that are there, or gives up
-  states_[Value(stage)] = *std::move(state);
   missing_.erase(it);
+  WriteStage(stage, *std::move(state));
   if (!missing_.empty()) return;
   env_->Cancel(retry_);
-  Write();
+  Publish();
   if (std::exchange(held_, false)) changed_();
 }
 
@@ -121,37 +128,72 @@ void Saver::OnFenced(const Endpoint& address) {
 }
 
 void Saver::Abandon() {
-  if (!fetching()) return;
-  missing_.clear();
-  env_->Cancel(retry_);
-  Finish(absl::AbortedError("the state to be saved is no more"));
+  if (fetching()) GiveUp(absl::AbortedError("the state to be saved is no more"));
 }
 
-void Saver::Write() {
-  std::vector<StagePart> parts;
-  for (size_t stage = 0; stage < layouts_.size(); ++stage) {
-    parts.push_back({layouts_[stage], std::move(states_[stage])});
-  }
-  auto info = std::make_shared<CheckpointInfo>();
+void Saver::GiveUp(absl::Status status) {
+  missing_.clear();
+  env_->Cancel(retry_);
+  RunJob([status](Disk&, Writing&) { return status; }, [] {});
+  Finish(std::move(status));
+}
+
+void Saver::RunJob(std::function<absl::Status(Disk&, Writing&)> job, std::function<void()> done) {
   files_->Run(
-      [store = store_, meta = meta_, parts = std::move(parts), keep = keep_,
-       info](Disk& disk) mutable {
-        STARLING_RETURN_IF_ERROR(store.Save(disk, meta, parts));
-        STARLING_ASSIGN_OR_RETURN(*info, store.Newest(disk));
-        return store.Prune(disk, static_cast<uint64_t>(keep));
-      },
-      [this, info](absl::Status status) {
-        if (status.ok()) {
-          Finish(*info);
-        } else {
-          Finish(std::move(status));
+      [writing = writing_, job = std::move(job)](Disk& disk) {
+        if (!writing->status.ok()) return writing->status;
+        writing->status = job(disk, *writing);
+        const Staging& staging = writing->staging;
+        if (!writing->status.ok() && !staging.path.empty() && !staging.already_published) {
+          writing->store.Abandon(disk, staging);
         }
+        return writing->status;
+      },
+      [this, writing = writing_, done = std::move(done)](absl::Status status) {
+        if (writing != writing_) return;  // this save has ended
+        if (status.ok()) return done();
+        OnFailed(std::move(status));
       });
+}
+
+void Saver::WriteStage(StageId stage, Blob state) {
+  const uint32_t index = Value(stage);
+  RunJob(
+      [index, part = StagePart{layouts_[index], std::move(state)}](
+          Disk& disk, Writing& writing) -> absl::Status {
+        if (writing.staging.already_published) return absl::OkStatus();
+        STARLING_ASSIGN_OR_RETURN(writing.shards[index],
+                                  WriteShard(disk, writing.staging.path, index, part));
+        return absl::OkStatus();
+      },
+      [] {});
+}
+
+void Saver::Publish() {
+  RunJob(
+      [keep = keep_, keep_every = keep_every_](Disk& disk, Writing& writing) -> absl::Status {
+        if (!writing.staging.already_published) {
+          STARLING_RETURN_IF_ERROR(writing.store.Publish(disk, writing.staging, writing.shards));
+        }
+        // It is published, whatever becomes of the old ones: the next save tries again.
+        writing.store.Prune(disk, keep, keep_every).IgnoreError();
+        return absl::OkStatus();
+      },
+      [this] { Finish(store_.At(meta_.era, meta_.version)); });
+}
+
+void Saver::OnFailed(absl::Status status) {
+  const std::function<void()> changed = std::exchange(held_, false) ? changed_ : [] {};
+  missing_.clear();
+  env_->Cancel(retry_);
+  Finish(std::move(status));
+  changed();
 }
 
 void Saver::Finish(absl::StatusOr<CheckpointInfo> result) {
   OnSaved done = std::move(done_);
   done_ = nullptr;
+  writing_.reset();
   done(std::move(result));
 }
 

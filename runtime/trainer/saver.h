@@ -1,5 +1,7 @@
 // Saver: makes a checkpoint of one version. It fetches a snapshot of every stage from the replicas
-// that are at that version, and has a file job write and publish it, while the run goes on.
+// that are at that version, while the run goes on. File jobs write each stage as it comes, and let
+// go of it, then publish all: the whole model is never in memory unless stages come faster than the
+// disk takes them.
 //
 // Replicas keep the snapshot once it is asked for, whatever is decided meanwhile. Only until each
 // stage has been asked (holds(), a second at most) should the next step not be decided, or they may
@@ -28,8 +30,9 @@ class Saver {
   // `done`: the checkpoint is published, or why not (resource exhausted: disk full).
   using OnSaved = std::function<void(absl::StatusOr<CheckpointInfo>)>;
 
-  Saver(Env* env, Files* files, Swarm* swarm, Endpoint self, CheckpointStore store, int keep,
-        std::vector<StageLayout> layouts);
+  // `keep` and `keep_every` as CheckpointStore::Prune has them.
+  Saver(Env* env, Files* files, Swarm* swarm, Endpoint self, CheckpointStore store, int64_t keep,
+        std::vector<StageLayout> layouts, int64_t keep_every = 0);
 
   // Not while busy(). `changed` is called when holds() ends.
   void Begin(CheckpointMeta meta, std::function<void()> changed, OnSaved done);
@@ -54,7 +57,19 @@ class Saver {
   void FetchMissing();
   void FetchStage(StageId stage, Download* download);
   void OnFetched(StageId stage, absl::StatusOr<Blob> state);
-  void Write();
+  // What the file jobs of one save share; only they touch it. The first failure ends them all.
+  struct Writing {
+    CheckpointStore store;
+    Staging staging;
+    std::vector<Shard> shards;
+    absl::Status status;
+  };
+  // Runs a job of this save; `done` is called if it went well and the save has not ended.
+  void RunJob(std::function<absl::Status(Disk&, Writing&)> job, std::function<void()> done);
+  void WriteStage(StageId stage, Blob state);
+  void Publish();
+  void OnFailed(absl::Status status);
+  void GiveUp(absl::Status status);
   void Finish(absl::StatusOr<CheckpointInfo> result);
 
   Env* const env_;
@@ -62,7 +77,8 @@ class Saver {
   Swarm* const swarm_;
   const Endpoint self_;
   const CheckpointStore store_;
-  const int keep_;
+  const uint64_t keep_;
+  const uint64_t keep_every_;
   const std::vector<StageLayout> layouts_;
 
   CheckpointMeta meta_;
@@ -71,7 +87,7 @@ class Saver {
   absl::Time begun_;
   bool held_ = false;                     // as last told
   std::map<uint32_t, Download> missing_;  // stages not here yet
-  std::vector<Blob> states_;
+  std::shared_ptr<Writing> writing_;      // of the save under way
   TimerId retry_ = kNoTimer;
 };
 

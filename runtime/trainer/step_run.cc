@@ -83,7 +83,10 @@ uint32_t StepRun::done_microbatches() const {
 void StepRun::Pump() {
   while (!todo_.empty() && in_flight_.size() < options_.window) {
     const Todo todo = todo_.front();
-    if (!Send(todo)) return ScheduleRetry();
+    if (!Send(todo)) {
+      if (phase_ == Phase::kRunning) ScheduleRetry();
+      return;
+    }
     todo_.pop_front();
   }
 }
@@ -94,6 +97,11 @@ bool StepRun::Send(const Todo& todo) {
   const bool train = todo.id.kind == WorkKind::kTrain;
   MicrobatchData data =
       train ? data_->Train(todo.id.step, todo.id.index) : data_->Evaluate(todo.id.index);
+  if (!data.status.ok()) {
+    wiring_->OnFinished(*to);
+    Finish(data.status);
+    return false;
+  }
   Forward forward;
   forward.work = {todo.id, {swarm_->self(), next_attempt_++}};
   forward.contested = todo.contested;

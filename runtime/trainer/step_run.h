@@ -55,7 +55,8 @@ class StepRun {
     int64_t microbatch_tokens = 0;     // of a full one; for replica speeds
     std::vector<int64_t> stage_sizes;  // elements of each stage's flat run
   };
-  // Called once. data loss: the integer lane of a round is wrong, nothing may be applied.
+  // Called once. data loss: the integer lane of a round is wrong, nothing may be applied. Else the
+  // data feed's error: there is no such microbatch.
   using OnDone = std::function<void(absl::StatusOr<StepOutcome>)>;
   // Asked before sealing: false holds the step open; Poke() asks again.
   using MaySeal = std::function<bool()>;

@@ -20,7 +20,7 @@ Manifest Example() {
   manifest.meta.text_sha256 = std::string(64, 'a');
   manifest.meta.config_toml = "[data]\ntext = [\"a \\\"b\\\"\"]\n";
   manifest.parameters = {{"a.weight", {2, 3}}, {"b", {}}};
-  manifest.files = {{"parameters-00000.safetensors", 123, std::string(64, 'b')}};
+  manifest.files = {{"parameters-00000.safetensors", 123, Hash128{0xbb, 7}}};
   return manifest;
 }
 
@@ -39,6 +39,7 @@ TEST(Manifest, RoundTrips) {
   EXPECT_EQ(manifest->parameters[0].shape, (std::vector<int64_t>{2, 3}));
   ASSERT_EQ(manifest->files.size(), 1u);
   EXPECT_EQ(manifest->files[0].bytes, 123u);
+  EXPECT_EQ(manifest->files[0].hash, (Hash128{0xbb, 7}));
   EXPECT_EQ(PrintManifest(*manifest), text);
 }
 
@@ -69,7 +70,7 @@ TEST(Manifest, OtherJsonIsRefused) {
 
 TEST(Manifest, LaterFormatIsNamed) {
   const std::string text = absl::StrReplaceAll(
-      PrintManifest(Example()), {{"\"format_version\": 1", "\"format_version\": 7"}});
+      PrintManifest(Example()), {{"\"format_version\": 2", "\"format_version\": 7"}});
   const auto manifest = ParseManifest(text);
   EXPECT_EQ(manifest.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(manifest.status().message()), HasSubstr("format 7"));

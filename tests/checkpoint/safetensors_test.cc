@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "tests/testing/memory_disk.h"
 
 namespace starling {
@@ -21,28 +23,33 @@ absl::StatusOr<SafetensorsFile> Parse(const std::string& bytes) {
   return SafetensorsFile::Parse(Blob::OfString(bytes), "f");
 }
 
-TensorEntry Entry(const std::string& name, DType dtype, std::vector<int64_t> shape) {
+TensorEntry Entry(const std::string& name, TensorType type, std::vector<int64_t> shape) {
   TensorEntry entry;
   entry.name = name;
-  entry.dtype = dtype;
+  entry.type = type;
   entry.shape = std::move(shape);
   return entry;
 }
+
+constexpr TensorType kAllTypes[] = {
+    TensorType::kBool, TensorType::kU8,  TensorType::kI8,  TensorType::kF8E4M3, TensorType::kF8E5M2,
+    TensorType::kU16,  TensorType::kI16, TensorType::kF16, TensorType::kBF16,   TensorType::kU32,
+    TensorType::kI32,  TensorType::kF32, TensorType::kU64, TensorType::kI64,    TensorType::kF64};
 
 TEST(Safetensors, EveryElementTypeRoundTrips) {
   MemoryDisk disk;
   std::vector<TensorEntry> entries;
   std::vector<Blob> blobs;
-  for (DType dtype :
-       {DType::kU8, DType::kF32, DType::kI32, DType::kI64, DType::kF16, DType::kBF16}) {
-    entries.push_back(Entry(std::string("t.") + ToString(dtype), dtype, {2, 3}));
+  for (const TensorType type : kAllTypes) {
+    entries.push_back(Entry(std::string("t.") + ToString(type), type, {2, 3}));
     std::string bytes;
-    for (size_t i = 0; i < 6 * SizeOf(dtype); ++i) bytes.push_back(static_cast<char>(i * 7 + 1));
-    blobs.push_back(Blob::CopyOf(bytes.data(), dtype, {2, 3}));
+    for (size_t i = 0; i < 6 * SizeOf(type); ++i) bytes.push_back(static_cast<char>(i * 7 + 1));
+    const auto dtype = DTypeOf(type);
+    blobs.push_back(dtype ? Blob::CopyOf(bytes.data(), *dtype, {2, 3}) : Blob::OfString(bytes));
   }
-  entries.push_back(Entry("scalar", DType::kF32, {}));
+  entries.push_back(Entry("scalar", TensorType::kF32, {}));
   blobs.push_back(Blob::CopyOf("\0\0\x80\x3f", DType::kF32, {}));
-  entries.push_back(Entry("nothing", DType::kF32, {0, 5}));
+  entries.push_back(Entry("nothing", TensorType::kF32, {0, 5}));
   blobs.push_back(Blob::CopyOf("", DType::kF32, {0, 5}));
 
   auto writer = SafetensorsWriter::Create(disk, "/f", entries, {{"who", "me \"quoted\""}});
@@ -51,7 +58,7 @@ TEST(Safetensors, EveryElementTypeRoundTrips) {
   const auto written = (*writer)->Finish();
   ASSERT_TRUE(written.ok()) << written.status();
   EXPECT_EQ(written->bytes, disk.files["/f"].size());
-  EXPECT_EQ(written->sha256, Sha256Hex(disk.files["/f"].data(), disk.files["/f"].size()));
+  EXPECT_EQ(written->hash, HashBytes(disk.files["/f"].data(), disk.files["/f"].size()));
 
   const auto file = SafetensorsFile::Open(disk, "/f");
   ASSERT_TRUE(file.ok()) << file.status();
@@ -60,13 +67,44 @@ TEST(Safetensors, EveryElementTypeRoundTrips) {
   for (size_t i = 0; i < entries.size(); ++i) {
     const TensorEntry* entry = file->Find(entries[i].name);
     ASSERT_NE(entry, nullptr);
+    EXPECT_EQ(entry->type, entries[i].type);
+    EXPECT_EQ(entry->shape, entries[i].shape);
     const Blob tensor = file->Tensor(*entry);
-    EXPECT_EQ(tensor.dtype(), entries[i].dtype);
-    EXPECT_EQ(tensor.shape(), entries[i].shape);
+    EXPECT_EQ(tensor.dtype(), blobs[i].dtype());
+    EXPECT_EQ(tensor.shape(), blobs[i].shape());
     EXPECT_EQ(tensor.ToStringBytes(), blobs[i].ToStringBytes());
     EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor.data()) % SizeOf(tensor.dtype()), 0u);
   }
   EXPECT_EQ(file->Find("other"), nullptr);
+}
+
+TEST(Safetensors, EveryBlobTypeHasAPlace) {
+  for (const DType dtype :
+       {DType::kU8, DType::kI32, DType::kI64, DType::kF32, DType::kF16, DType::kBF16}) {
+    EXPECT_EQ(DTypeOf(TensorTypeOf(dtype)), dtype);
+    EXPECT_EQ(SizeOf(TensorTypeOf(dtype)), SizeOf(dtype));
+  }
+}
+
+TEST(SafetensorsWriter, PiecesMakeTheSameFileHoweverTheyAreCut) {
+  const std::vector<TensorEntry> entries = {Entry("a", TensorType::kF32, {3}),
+                                            Entry("b", TensorType::kU8, {5})};
+  const std::string data = "twelve bytes12345";
+  std::set<std::string> files;
+  for (size_t piece = 1; piece <= data.size(); ++piece) {
+    MemoryDisk disk;
+    auto writer = SafetensorsWriter::Create(disk, "/f", entries, {});
+    ASSERT_TRUE(writer.ok());
+    for (size_t at = 0; at < data.size(); at += piece) {
+      const std::string part = data.substr(at, piece);
+      EXPECT_EQ((*writer)->Finish().status().code(), absl::StatusCode::kInvalidArgument);
+      ASSERT_TRUE((*writer)->AppendBytes(part.data(), part.size()).ok());
+    }
+    EXPECT_EQ((*writer)->AppendBytes("x", 1).code(), absl::StatusCode::kInvalidArgument);
+    ASSERT_TRUE((*writer)->Finish().ok());
+    files.insert(disk.files["/f"]);
+  }
+  EXPECT_EQ(files.size(), 1u);
 }
 
 TEST(Safetensors, ReadsAFileWrittenByHand) {
@@ -122,6 +160,14 @@ TEST(Safetensors, MalformedFilesAreRefusedWithTheCause) {
       {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", 2, "tensor a: leaves a gap"},
       {R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}})", 2,
        "its tensors are 3 bytes, but it holds 2"},
+      {R"({"a":[[[[[[]]]]]]})", 0, "tensor a: is not described by"},
+      {R"({"a":{"dtype":"U8","shape":[[1]],"data_offsets":[0,1]}})", 1, "has a bad shape"},
+      {R"({"a":{"dtype":"U8","shape":{"b":1},"data_offsets":[0,1]}})", 1, "has a bad shape"},
+      {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,2]}})", 1, "has bad data_offsets"},
+      {R"({"a":{"dtype":"U8","shape":null,"data_offsets":[0,1]}})", 1, "has a bad shape"},
+      {R"({"a":null})", 0, "tensor a: is not described by"},
+      {R"({"__metadata__":{"a":"1","a":"2"}})", 0, "names a key twice"},
+      {R"({"__metadata__":{"a":{}}})", 0, "__metadata__ is not a map of text"},
       {R"({"__metadata__":{"a":1}})", 0, "__metadata__ is not a map of text"},
       {R"({"__metadata__":[]})", 0, "__metadata__ is not a map of text"},
   };
@@ -143,9 +189,29 @@ TEST(Safetensors, HeaderSizeThatDoesNotFitIsRefused) {
 
 TEST(Safetensors, UnsupportedElementTypeIsNamed) {
   const auto file =
-      Parse(Framed(R"({"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}})", "12345678"));
+      Parse(Framed(R"({"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}})", "12345678"));
   EXPECT_EQ(file.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(file.status().message(), "f: tensor a: element type F64 is not supported");
+  EXPECT_EQ(file.status().message(), "f: tensor a: element type C64 is not supported");
+}
+
+TEST(Safetensors, DeepNestingIsRefusedAtOnce) {
+  const std::string deep(5 << 20, '[');
+  for (const char* before : {"{\"a\":", "{\"__metadata__\":", "{\"a\":{\"shape\":"}) {
+    EXPECT_EQ(Parse(Framed(before + deep, "")).status().code(), absl::StatusCode::kDataLoss);
+  }
+  std::string objects = "{";
+  for (int i = 0; i < 1 << 20; ++i) objects += "\"a\":{";
+  EXPECT_EQ(Parse(Framed(objects, "")).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(Safetensors, MoreDimensionsThanTheBoundAreRefused) {
+  std::string ones = "1";
+  for (size_t i = 1; i < kMaxTensorRank; ++i) ones += ",1";
+  const auto header = [](const std::string& shape) {
+    return R"({"a":{"dtype":"U8","shape":[)" + shape + R"(],"data_offsets":[0,1]}})";
+  };
+  EXPECT_TRUE(Parse(Framed(header(ones), "x")).ok());
+  EXPECT_EQ(Parse(Framed(header(ones + ",1"), "x")).status().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST(Safetensors, EveryTruncationIsRefused) {
@@ -167,12 +233,13 @@ TEST(Safetensors, TensorsTheFileDoesNotAlignAreCopied) {
 TEST(SafetensorsWriter, RefusesWhatItDidNotAnnounce) {
   MemoryDisk disk;
   const auto invalid = absl::StatusCode::kInvalidArgument;
-  const std::vector<TensorEntry> twice = {Entry("a", DType::kU8, {1}), Entry("a", DType::kU8, {1})};
+  const std::vector<TensorEntry> twice = {Entry("a", TensorType::kU8, {1}),
+                                          Entry("a", TensorType::kU8, {1})};
   EXPECT_EQ(SafetensorsWriter::Create(disk, "/f", twice, {}).status().code(), invalid);
-  const std::vector<TensorEntry> reserved = {Entry("__metadata__", DType::kU8, {1})};
+  const std::vector<TensorEntry> reserved = {Entry("__metadata__", TensorType::kU8, {1})};
   EXPECT_EQ(SafetensorsWriter::Create(disk, "/f", reserved, {}).status().code(), invalid);
 
-  auto writer = SafetensorsWriter::Create(disk, "/f", {Entry("a", DType::kF32, {2})}, {});
+  auto writer = SafetensorsWriter::Create(disk, "/f", {Entry("a", TensorType::kF32, {2})}, {});
   ASSERT_TRUE(writer.ok());
   EXPECT_EQ((*writer)->Append(Blob::OfFloats({1, 2, 3})).code(), invalid);
   EXPECT_EQ((*writer)->Finish().status().code(), invalid);

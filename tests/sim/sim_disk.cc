@@ -122,8 +122,8 @@ absl::StatusOr<std::unique_ptr<WritableFile>> SimDisk::Open(const std::string& p
   std::string name;
   STARLING_ASSIGN_OR_RETURN(const std::shared_ptr<Node> parent, FindParent(path, &name));
   STARLING_RETURN_IF_ERROR(Changing());
-  std::shared_ptr<Node>& file = parent->entries[name];
-  if (file == nullptr) file = std::make_shared<Node>();
+  if (parent->entries.count(name) == 0) Apply({"", name, std::make_shared<Node>()}, parent.get());
+  const std::shared_ptr<Node> file = parent->entries[name];
   if (file->folder) return absl::InternalError(path + ": is a directory");
   if (truncate) file->bytes.clear();
   return std::unique_ptr<WritableFile>(new SimWritableFile(this, file, path));
@@ -156,11 +156,12 @@ absl::Status SimDisk::MakeDirectories(const std::string& path) {
   STARLING_RETURN_IF_ERROR(Changing());
   std::shared_ptr<Node> node = root_;
   for (const std::string& part : Parts(path)) {
-    std::shared_ptr<Node>& next = node->entries[part];
-    if (next == nullptr) {
-      next = std::make_shared<Node>();
-      next->folder = true;
+    if (node->entries.count(part) == 0) {
+      auto made = std::make_shared<Node>();
+      made->folder = true;
+      Apply({"", part, std::move(made)}, node.get());
     }
+    const std::shared_ptr<Node> next = node->entries[part];
     if (!next->folder) return absl::InternalError(path + ": not a directory");
     node = next;
   }
@@ -183,8 +184,12 @@ absl::Status SimDisk::Rename(const std::string& from, const std::string& to) {
     }
   }
   STARLING_RETURN_IF_ERROR(Changing());
-  from_parent->entries.erase(source);
-  to_parent->entries[to_name] = node;
+  if (from_parent == to_parent) {
+    Apply({from_name, to_name, node}, from_parent.get());
+  } else {
+    Apply({from_name, "", nullptr}, from_parent.get());
+    Apply({"", to_name, node}, to_parent.get());
+  }
   return absl::OkStatus();
 }
 
@@ -192,8 +197,17 @@ absl::Status SimDisk::RemoveFile(const std::string& path) {
   std::string name;
   STARLING_ASSIGN_OR_RETURN(const std::shared_ptr<Node> parent, FindParent(path, &name));
   STARLING_RETURN_IF_ERROR(FindFile(path).status());
+  return RemoveFrom(parent.get(), name);
+}
+
+// A tree goes leaf by leaf, as it does on a real disk.
+absl::Status SimDisk::RemoveFrom(Node* folder, const std::string& name) {
+  const std::shared_ptr<Node> node = folder->entries.at(name);
+  while (!node->entries.empty()) {
+    STARLING_RETURN_IF_ERROR(RemoveFrom(node.get(), node->entries.begin()->first));
+  }
   STARLING_RETURN_IF_ERROR(Changing());
-  parent->entries.erase(name);
+  Apply({name, "", nullptr}, folder);
   return absl::OkStatus();
 }
 
@@ -202,9 +216,8 @@ absl::Status SimDisk::RemoveTree(const std::string& path) {
   absl::StatusOr<std::shared_ptr<Node>> parent = FindParent(path, &name);
   if (absl::IsNotFound(parent.status())) return absl::OkStatus();
   STARLING_RETURN_IF_ERROR(parent.status());
-  STARLING_RETURN_IF_ERROR(Changing());
-  (*parent)->entries.erase(name);
-  return absl::OkStatus();
+  if ((*parent)->entries.count(name) == 0) return absl::OkStatus();
+  return RemoveFrom(parent->get(), name);
 }
 
 absl::Status SimDisk::SyncDirectory(const std::string& path) {
@@ -212,6 +225,7 @@ absl::Status SimDisk::SyncDirectory(const std::string& path) {
   if (!folder->folder) return absl::InternalError(path + ": not a directory");
   STARLING_RETURN_IF_ERROR(Changing());
   folder->durable_entries = folder->entries;
+  folder->unsynced.clear();
   return absl::OkStatus();
 }
 
@@ -256,6 +270,60 @@ void SimDisk::Crash(Rng* torn) {
   root_ = AfterCrash(*root_, torn);
   changes_left_ = std::numeric_limits<uint64_t>::max();
   CloseHandles();
+}
+
+void SimDisk::Revive() {
+  changes_left_ = std::numeric_limits<uint64_t>::max();
+  CloseHandles();
+}
+
+void SimDisk::Apply(Change change, Node* folder) {
+  if (!change.from.empty()) folder->entries.erase(change.from);
+  if (!change.to.empty()) folder->entries[change.to] = change.node;
+  folder->unsynced.push_back(std::move(change));
+}
+
+std::shared_ptr<SimDisk::Node> SimDisk::Outcome(const Node& node, const Choose& choose) {
+  auto kept = std::make_shared<Node>();
+  kept->folder = node.folder;
+  kept->durable_bytes = node.durable_bytes;
+  if (node.bytes != node.durable_bytes) {
+    const bool grew = node.bytes.compare(0, node.durable_bytes.size(), node.durable_bytes) == 0;
+    const size_t synced = grew ? node.durable_bytes.size() : 0;
+    const size_t fresh = node.bytes.size() - synced;
+    const uint64_t choice = choose(4);
+    if (choice == 1) kept->durable_bytes = node.bytes.substr(0, synced + fresh / 2);
+    if (choice == 2) kept->durable_bytes = node.bytes.substr(0, synced) + std::string(fresh, '\0');
+    if (choice == 3) kept->durable_bytes = node.bytes;
+  }
+  kept->bytes = kept->durable_bytes;
+  Entries entries = node.durable_entries;
+  for (const Change& change : node.unsynced) {
+    if (choose(2) == 0) continue;
+    if (!change.from.empty()) entries.erase(change.from);
+    if (!change.to.empty()) entries[change.to] = change.node;
+  }
+  for (const auto& [name, child] : entries) kept->durable_entries[name] = Outcome(*child, choose);
+  kept->entries = kept->durable_entries;
+  return kept;
+}
+
+std::unique_ptr<SimDisk> SimDisk::CrashedCopy(const Choose& choose) const {
+  auto copy = std::make_unique<SimDisk>();
+  copy->root_ = Outcome(*root_, choose);
+  copy->budget_bytes_ = budget_bytes_;
+  return copy;
+}
+
+void SimDisk::Describe(const Node& node, const std::string& path, std::string* out) {
+  *out += path + (node.folder ? "/\n" : "=" + std::to_string(node.bytes.size()) + ":" + node.bytes);
+  for (const auto& [name, child] : node.entries) Describe(*child, path + "/" + name, out);
+}
+
+std::string SimDisk::Contents() const {
+  std::string out;
+  Describe(*root_, "", &out);
+  return out;
 }
 
 SimFiles::SimFiles(Scheduler* scheduler, NodeId node, SimDisk* disk, absl::Duration max_delay,

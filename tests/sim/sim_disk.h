@@ -6,6 +6,10 @@
 // restarts. Faults: a byte budget (disk full, with what still fits written), a power cut after so
 // many more changes (everything fails from then on, until Crash), torn tails.
 //
+// Crash forgets as much as it may. CrashedCopy gives any of the disks that a crash may leave: of
+// the changes to a folder since its SyncDirectory (a new name, a removal, a rename within it, each
+// whole or not at all) any subset, and of a file's unsynced bytes none, all, a part, or zeros.
+//
 // Files of a process that has died are dead: what it still writes through an old handle is lost.
 #ifndef STARLING_TESTS_SIM_SIM_DISK_H_
 #define STARLING_TESTS_SIM_SIM_DISK_H_
@@ -57,20 +61,36 @@ class SimDisk : public Disk {
     budget_folder_ = std::move(folder);
   }
   void LiftBudget() { budget_bytes_ = std::numeric_limits<uint64_t>::max(); }
+  // The process that met CutPowerAfter was killed there instead: nothing is forgotten.
+  void Revive();
+  // The disk as a crash now may leave it. `choose(n)` draws each choice from [0, n): 0 forgets the
+  // change, the last one keeps it.
+  using Choose = std::function<uint64_t(uint64_t options)>;
+  std::unique_ptr<SimDisk> CrashedCopy(const Choose& choose) const;
+  // Every path and what it holds, as text: equal disks have equal texts.
+  std::string Contents() const;
   // After `changes` more changes every call fails with internal, until Crash.
   void CutPowerAfter(uint64_t changes) { changes_left_ = changes; }
+  bool power_is_cut() const { return changes_left_ == 0; }
   uint64_t used_bytes() const { return UsedBy(*root_); }
 
  private:
   friend class SimWritableFile;
   struct Node;
   using Entries = std::map<std::string, std::shared_ptr<Node>>;
+  // What happened to a folder: `from` vanished, `to` became `node`; either name may be empty.
+  struct Change {
+    std::string from;
+    std::string to;
+    std::shared_ptr<Node> node;
+  };
   struct Node {
     bool folder = false;
     std::string bytes;
     std::string durable_bytes;
     Entries entries;
     Entries durable_entries;
+    std::vector<Change> unsynced;  // of a folder, in order
   };
 
   absl::StatusOr<std::shared_ptr<Node>> Find(const std::string& path) const;
@@ -84,6 +104,10 @@ class SimDisk : public Disk {
   uint64_t RoomAt(const std::string& path) const;
   static uint64_t UsedBy(const Node& node);
   static std::shared_ptr<Node> AfterCrash(const Node& node, Rng* torn);
+  static std::shared_ptr<Node> Outcome(const Node& node, const Choose& choose);
+  static void Describe(const Node& node, const std::string& path, std::string* out);
+  static void Apply(Change change, Node* folder);
+  absl::Status RemoveFrom(Node* folder, const std::string& name);
 
   std::shared_ptr<Node> root_;
   uint64_t budget_bytes_ = std::numeric_limits<uint64_t>::max();

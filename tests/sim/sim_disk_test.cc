@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@ namespace starling::sim {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::UnorderedElementsAre;
 
 class SimDiskTest : public ::testing::Test {
  protected:
@@ -91,6 +93,56 @@ TEST_F(SimDiskTest, ATornTailIsAPrefixOfWhatWasAppended) {
     partly |= text.size() > 5 && text.size() < 15;
   }
   EXPECT_TRUE(partly);
+}
+
+// Every disk that a crash may leave.
+std::set<std::string> Outcomes(const SimDisk& disk) {
+  std::set<std::string> outcomes;
+  for (uint64_t draws = 0; draws < 4096; ++draws) {
+    uint64_t left = draws;
+    outcomes.insert(disk.CrashedCopy([&](uint64_t options) {
+                          const uint64_t chosen = left % options;
+                          left /= options;
+                          return chosen;
+                        })
+                        ->Contents());
+  }
+  return outcomes;
+}
+
+TEST_F(SimDiskTest, ACrashMayLeaveAnySubsetOfTheChangesToAFolder) {
+  Write("/a", "1", true);
+  Write("/b", "2", true);
+  ASSERT_TRUE(disk_.SyncDirectory("/").ok());
+  EXPECT_EQ(Outcomes(disk_).size(), 1u);
+  ASSERT_TRUE(disk_.Rename("/a", "/c").ok());
+  ASSERT_TRUE(disk_.RemoveFile("/b").ok());
+  EXPECT_THAT(Outcomes(disk_),
+              ElementsAre("/\n/a=1:1", "/\n/a=1:1/b=1:2", "/\n/b=1:2/c=1:1", "/\n/c=1:1"));
+  ASSERT_TRUE(disk_.SyncDirectory("/").ok());
+  EXPECT_THAT(Outcomes(disk_), ElementsAre("/\n/c=1:1"));
+}
+
+TEST_F(SimDiskTest, ACrashMayLeaveNoneAPartZerosOrAllOfTheBytesThatWereNotSynced) {
+  Write("/a", "old", true);
+  ASSERT_TRUE(disk_.SyncDirectory("/").ok());
+  Write("/a", "NEWS", false, /*append=*/true);
+  EXPECT_THAT(Outcomes(disk_),
+              UnorderedElementsAre("/\n/a=3:old", "/\n/a=5:oldNE",
+                                   std::string("/\n/a=7:old\0\0\0\0", 14), "/\n/a=7:oldNEWS"));
+}
+
+TEST_F(SimDiskTest, ATreeIsRemovedFileByFile) {
+  ASSERT_TRUE(disk_.MakeDirectories("/d").ok());
+  Write("/d/a", "1", true);
+  Write("/d/b", "2", true);
+  disk_.CutPowerAfter(2);
+  EXPECT_FALSE(disk_.RemoveTree("/d").ok());
+  EXPECT_TRUE(disk_.power_is_cut());
+  disk_.Revive();
+  EXPECT_THAT(*disk_.List("/d"), ElementsAre());
+  EXPECT_TRUE(disk_.RemoveTree("/d").ok());
+  EXPECT_FALSE(disk_.Exists("/d"));
 }
 
 TEST_F(SimDiskTest, AFullDiskTakesWhatFitsAndSaysSo) {

@@ -25,6 +25,7 @@ class MemoryDisk : public Disk {
   uint64_t calls_until_failure = std::numeric_limits<uint64_t>::max();  // of changing calls
   bool keeps_failing = false;  // else only that one call fails
   uint64_t changing_calls = 0;
+  std::string failed_call;                   // the last one that was made to fail, as in `log`
   std::map<std::string, std::string> files;  // path -> bytes
   std::set<std::string> folders = {"", "/"};
   std::vector<std::string> log;  // "create a", "sync a", "rename a b", "sync folder a", ...
@@ -189,6 +190,7 @@ class MemoryDisk : public Disk {
     log.push_back(what);
     const uint64_t call = changing_calls++;
     if (call == calls_until_failure || (keeps_failing && call > calls_until_failure)) {
+      failed_call = what;
       return absl::InternalError(what + ": input/output error");
     }
     return absl::OkStatus();

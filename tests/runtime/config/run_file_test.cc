@@ -77,6 +77,20 @@ restart = false
   EXPECT_FALSE(config.local.restart);
 }
 
+TEST(ParseRunFile, ShardsTakeTextsPlace) {
+  const RunConfig config = Parsed(
+      "[data]\nshards = [\"d/train_*.bin\"]\nvalidation_shards = \"d/val_*.bin\"\n"
+      "shard_format = \"llm.c\"\ntokenizer = \"gpt2\"\nvalidation = 0\n");
+  EXPECT_EQ(config.data.shards, (std::vector<std::string>{"d/train_*.bin"}));
+  EXPECT_EQ(config.data.validation_shards, (std::vector<std::string>{"d/val_*.bin"}));
+  EXPECT_EQ(config.data.shard_format, ShardFormat::kLlmC);
+  EXPECT_EQ(config.data.tokenizer, "gpt2");
+  const RunConfig overridden =
+      Parsed("[data]\ntext = [\"a\"]\n", {"data.text=[]", "data.shards=[\"b/*.bin\"]"});
+  EXPECT_TRUE(overridden.data.text.empty());
+  EXPECT_EQ(overridden.data.shards, (std::vector<std::string>{"b/*.bin"}));
+}
+
 TEST(ParseRunFile, PresetSetsOnlyWhatIsNotGiven) {
   const RunConfig gpt = Parsed("[model]\npreset = \"gpt\"\nbias = false\n");
   EXPECT_EQ(gpt.model.norm, NormKind::kLayerNorm);
@@ -150,6 +164,22 @@ TEST(ParseRunFile, BadFileIsRefusedWithLineKeyAndCause) {
        "run.toml:2: train.steps: \"many\" is not a whole number from 1 to 1099511627776"},
       {"[train]\non_nonfinite = \"ignore\"\n",
        "run.toml:2: train.on_nonfinite: \"ignore\" is not one of \"skip\", \"stop\""},
+      {"[data]\ntext = [\"a\"]\nshards = [\"b\"]\n",
+       "run.toml:3: data.shards: stands beside data.text; give one of the two (data.text = [] "
+       "takes "
+       "text away)"},
+      {"[data]\nvalidation_shards = [\"b\"]\n",
+       "run.toml:2: data.validation_shards: there are no data.shards to train on beside them"},
+      {"[data]\ntext = [\"a\"]\ntokenizer = \"gpt2\"\n",
+       "run.toml:3: data.tokenizer: \"gpt2\" is for data.shards; data.text is read as \"bytes\""},
+      {"[data]\nshard_format = \"hdf5\"\n",
+       "run.toml:2: data.shard_format: \"hdf5\" is not one of \"auto\", \"raw\", \"llm.c\""},
+      {"[data]\nshards = [5]\n",
+       "run.toml:2: data.shards: [5] is not a list of file patterns such as "
+       "[\"shards/train_*.bin\"]"},
+      {"[data]\nshards = [\"b\"]\nvalidation = 0\n",
+       "run.toml:3: data.validation: 0 leaves nothing to evaluate on; set it above 0, or "
+       "train.eval_every = 0"},
       {"[optimizer]\nlr = nan\n", "run.toml:2: optimizer.lr: nan is not a number above 0"},
       {"[optimizer]\nlr = inf\n", "run.toml:2: optimizer.lr: inf is not a number above 0"},
       {"[optimizer]\nbeta2 = 1.0\n",

@@ -11,13 +11,13 @@ namespace {
 using starling::testing::MemoryDisk;
 using ::testing::HasSubstr;
 
-TEST(ValidationFiles, IsTheShareRoundedUp) {
-  EXPECT_EQ(ValidationFiles(0, 10), 0u);
-  EXPECT_EQ(ValidationFiles(0.001, 10), 1u);
-  EXPECT_EQ(ValidationFiles(0.1, 10), 1u);
-  EXPECT_EQ(ValidationFiles(0.1, 11), 2u);
-  EXPECT_EQ(ValidationFiles(0.1, 290), 29u);
-  EXPECT_EQ(ValidationFiles(0.07, 100), 7u);  // 0.07 * 100 is a little more than 7
+TEST(ValidationShare, IsTheShareRoundedUp) {
+  EXPECT_EQ(ValidationShare(0, 10), 0u);
+  EXPECT_EQ(ValidationShare(0.001, 10), 1u);
+  EXPECT_EQ(ValidationShare(0.1, 10), 1u);
+  EXPECT_EQ(ValidationShare(0.1, 11), 2u);
+  EXPECT_EQ(ValidationShare(0.1, 290), 29u);
+  EXPECT_EQ(ValidationShare(0.07, 100), 7u);  // 0.07 * 100 is a little more than 7
 }
 
 TEST(LoadFiles, LastFilesAreForValidation) {

@@ -88,6 +88,10 @@ TEST(ToSentenceTest, EventsWithMissingFieldsStillMakeASentence) {
 TEST(ToSentenceTest, EvaluationsAndReplaysAreCounted) {
   EXPECT_EQ(ToSentence(Event("evaluated").With("step", 50).With("validation_loss", 2.31)),
             "validation loss 2.3100 nats/byte at step 50");
+  EXPECT_EQ(
+      ToSentence(
+          Event("evaluated").With("step", 50).With("validation_loss", 2.31).With("per", "token")),
+      "validation loss 2.3100 nats/token at step 50");
   EXPECT_EQ(ToSentence(Event("replayed").With("step", 9).With("microbatches", 1).With("pairs", 3)),
             "replayed 3 lost gradients (1 microbatch) of step 9");
 }

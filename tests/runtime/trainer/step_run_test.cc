@@ -26,7 +26,12 @@ constexpr Incarnation kB{kEpoch, 3};   // stage 1
 
 class FakeFeed : public DataFeed {
  public:
-  MicrobatchData Train(Step, uint32_t index) const override { return Data(index); }
+  absl::Status second;  // of microbatch 1
+  MicrobatchData Train(Step, uint32_t index) const override {
+    MicrobatchData data = Data(index);
+    if (index == 1) data.status = second;
+    return data;
+  }
   MicrobatchData Evaluate(uint32_t index) const override { return Data(100 + index); }
   uint32_t train_microbatches() const override { return 2; }
   uint32_t evaluate_microbatches() const override { return 1; }
@@ -367,6 +372,17 @@ TEST_F(StepRunTest, NoticesOfStrangersAndOfOtherStepsAreIgnored) {
   run_->OnNotice(forward.to, notice);
   EXPECT_EQ(run_->done_microbatches(), 0u);
   EXPECT_THAT(Take<starling::Seal>(), IsEmpty());
+}
+
+TEST_F(StepRunTest, MicrobatchThatHasNoDataEndsTheStepWithTheFeedsWords) {
+  feed_.second = absl::InvalidArgumentError("shard 7: token 3 is 300");
+  Start();
+  ASSERT_TRUE(outcome_.has_value());
+  EXPECT_EQ(outcome_->status(), feed_.second);
+  EXPECT_THAT(Take<Forward>(), SizeIs(1));  // the one before it
+  outcome_.reset();
+  run_->Poke();
+  EXPECT_FALSE(outcome_.has_value());
 }
 
 TEST_F(StepRunTest, AnswersAfterItIsGoneAreHarmless) {
