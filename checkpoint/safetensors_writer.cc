@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/safetensors_header.h"
+#include "runtime/base/planted.h"
 #include "runtime/base/status_macros.h"
 
 namespace starling {
@@ -89,7 +90,7 @@ absl::StatusOr<SafetensorsWriter::WrittenFile> SafetensorsWriter::Finish() {
     return absl::InvalidArgumentError(
         absl::StrCat(path_, ": ", left_bytes_, " bytes of its tensors are missing"));
   }
-  STARLING_RETURN_IF_ERROR(file_->Sync());
+  if (!Planted(Bug::kPublishBeforeSync)) STARLING_RETURN_IF_ERROR(file_->Sync());
   return WrittenFile{bytes_, hash_.Finish()};
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "runtime/base/check.h"
+#include "runtime/base/planted.h"
 
 namespace starling {
 namespace {
@@ -33,7 +34,10 @@ void StageServer::Reset(Version version) {
 absl::StatusCode StageServer::OnForward(Incarnation from, const Forward& forward) {
   if (fenced_.count(from) > 0 || forward.version < version_) return absl::StatusCode::kAborted;
   if (forward.work.id.step <= static_cast<Step>(Value(version_))) return absl::StatusCode::kAborted;
-  if (held_.count(forward.work) > 0) return absl::StatusCode::kOk;
+  const auto known = held_.find(forward.work);
+  const bool again = known != held_.end() && known->second.phase == Phase::kDone &&
+                     Planted(Bug::kRunRepeatedRequest);
+  if (known != held_.end() && !again) return absl::StatusCode::kOk;
   uint32_t open = 0;
   for (const auto& [work, held] : held_) {
     if (work.id.step == forward.work.id.step && held.phase != Phase::kDone) ++open;
@@ -44,7 +48,7 @@ absl::StatusCode StageServer::OnForward(Incarnation from, const Forward& forward
   held.forward = forward;
   held.upstream = from;
   held.adds = forward.work.id.kind == WorkKind::kTrain &&
-              (forward.add_at.empty() ||
+              (forward.add_at.empty() || Planted(Bug::kIgnoreStageMask) ||
                std::count(forward.add_at.begin(), forward.add_at.end(), options_.stage) > 0);
   if (forward.version > version_) {
     held.phase = Phase::kEarly;
@@ -83,7 +87,7 @@ void StageServer::OnCancel(const Cancel& cancel) {
 }
 
 FenceAck StageServer::OnFence(const Fence& fence) {
-  fenced_.insert(fence.fenced.begin(), fence.fenced.end());
+  if (!Planted(Bug::kForgetPromise)) fenced_.insert(fence.fenced.begin(), fence.fenced.end());
   FenceAck ack;
   ack.number = fence.number;
   for (auto it = held_.begin(); it != held_.end();) {
@@ -109,7 +113,7 @@ FenceAck StageServer::OnFence(const Fence& fence) {
 
 void StageServer::OnSeal(Step step, Compute::Done<std::vector<SegmentSummary>> done) {
   compute_->Seal(step, std::move(done));
-  segment_ = Next(segment_);
+  if (!Planted(Bug::kAddAfterSeal)) segment_ = Next(segment_);
 }
 
 void StageServer::OnVersion(Version version) {

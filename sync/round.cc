@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/types/span.h"
 #include "runtime/base/check.h"
+#include "runtime/base/planted.h"
 #include "sync/square_norm.h"
 
 namespace starling {
@@ -194,6 +195,7 @@ std::vector<RoundSend> RoundMember::AddPiece(uint32_t part, uint32_t place, cons
   const auto it = sums_.find(part);
   if (it == sums_.end()) return {};  // its result exists
   Sum& sum = it->second;
+  if (Planted(Bug::kSumInArrivalOrder)) place = sum.added;
   if (place < sum.added || !sum.waiting.emplace(place, piece).second) return {};
   while (!sum.waiting.empty() && sum.waiting.begin()->first == sum.added) {
     AddNext(&sum, sum.waiting.begin()->second);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "runtime/base/check.h"
+#include "runtime/base/planted.h"
 #include "runtime/wire/wire.h"
 
 namespace starling {
@@ -151,6 +152,7 @@ void Outbox::OnTimer() {
   while (!due_.empty() && due_.begin()->first <= now) {
     const uint64_t request = due_.begin()->second;
     due_.erase(due_.begin());
+    if (Planted(Bug::kNeverRepeat)) continue;
     const uint64_t refused_before = refused_sends_;
     SendPacket(request, &pending_.at(request));
     if (refused_sends_ == refused_before) ++retries_;

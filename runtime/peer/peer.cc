@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "runtime/base/check.h"
+#include "runtime/base/planted.h"
 #include "runtime/config/run_file.h"
 
 namespace starling {
@@ -161,6 +162,7 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   env_->Cancel(hello_);
   outbox_.CancelAll();
   PeerLinks* const peer_links = this;  // private bases: make_unique cannot convert
+  const bool same_trainer = message.sender == trainer_;
   const bool same_stage = compute_ != nullptr && welcome.stage == stage_ && message.run == run_ &&
                           SameStage(config_, *config, stage_);
   config_ = *std::move(config);
@@ -192,7 +194,7 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   serve.slots = slots();
   StageLinks* const links = this;
   server_ = std::make_unique<StageServer>(serve, compute_.get(), links);
-  keeper_->GiveUpLoading();
+  keeper_->GiveUpLoading(same_trainer);
   // The step under way starts anew; state and complete results stay.
   if (keeper_->held()) {
     server_->Reset(keeper_->held()->version);
@@ -294,7 +296,7 @@ void Peer::Dispatch(const Message& message) {
     return DispatchFromTrainer(message);
   }
   if (Donates(message) || message.era != era_) return;
-  if (AddressOf(message.sender) == nullptr) {
+  if (AddressOf(message.sender) == nullptr && !Planted(Bug::kForgetPromise)) {
     // Its View is on the way: the sender may have had it first.
     if (unknown_senders_.size() < kUnknownSenderBound) unknown_senders_.push_back(message);
     return;
@@ -360,6 +362,7 @@ void Peer::On(const Muster& muster, const Message& message) {
 
 // From the promise on nothing is sent to the fenced, though the View without them may come later.
 void Peer::On(const Fence& fence) {
+  if (Planted(Bug::kForgetPromise)) return;
   for (Incarnation fenced : fence.fenced) {
     fenced_.insert(fenced);
     members_.erase(fenced);

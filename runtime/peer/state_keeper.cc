@@ -3,6 +3,8 @@
 #include <string>
 #include <utility>
 
+#include "runtime/base/planted.h"
+
 namespace starling {
 
 StateKeeper::StateKeeper(StageId stage, StateDonor::Options donor, Env* env, Compute* compute,
@@ -16,13 +18,11 @@ StateKeeper::StateKeeper(StageId stage, StateDonor::Options donor, Env* env, Com
           [this](const absl::Status& status) { AnswerLoaded(status); }) {}
 
 bool StateKeeper::Begins(uint64_t request) {
-  if (request == load_request_ && answer_) links_->ReplyToTrainer(request, *answer_);
+  if (request == load_request_ && answer_) {
+    if (Planted(Bug::kReloadOnRepeat)) return true;
+    links_->ReplyToTrainer(request, *answer_);
+  }
   return request > load_request_;
-}
-
-bool StateKeeper::Begins(uint64_t request) {
-  if (request == answered_request_) links_->ReplyToTrainer(request, answer_);
-  return request != load_request_ && request != answered_request_;
 }
 
 void StateKeeper::OnLoad(const LoadState& load, uint64_t request) {
@@ -34,9 +34,9 @@ void StateKeeper::OnLoad(const LoadState& load, uint64_t request) {
   loader_.Load(load, held_);
 }
 
-void StateKeeper::GiveUpLoading() {
+void StateKeeper::GiveUpLoading(bool same_trainer) {
   loader_.GiveUp();
-  load_request_ = 0;
+  if (!same_trainer) load_request_ = 0;
   answer_.reset();
   if (held_) donor_.Serves(held_->era, held_->version);
 }

@@ -36,8 +36,9 @@ class StateKeeper {
   // place of one that is being worked on. Whatever belonged to an earlier state is to be forgotten
   // first.
   void OnLoad(const LoadState& load, uint64_t request);
-  // What was being loaded is of no use any more (a new admission).
-  void GiveUpLoading();
+  // What was being loaded is of no use any more (a new admission). Another trainer counts its
+  // requests from another number.
+  void GiveUpLoading(bool same_trainer);
   void OnLinkLost(const Endpoint& donor) { loader_.OnLinkLost(donor); }
 
   void OnFetchIndex(const FetchIndex& fetch, uint64_t request) {

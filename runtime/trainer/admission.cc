@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "runtime/base/planted.h"
 
 namespace starling {
 namespace {
@@ -72,7 +73,8 @@ std::optional<Incarnation> Admission::OnHello(const Hello& hello, Incarnation pr
   }
   Joiner joiner;
   joiner.replica.hello = hello;
-  joiner.replica.member = {Incarnation{swarm_->epoch(), ++last_counter_}, hello.peer,
+  if (!replaced || !Planted(Bug::kReuseIncarnation)) ++last_counter_;
+  joiner.replica.member = {Incarnation{swarm_->epoch(), last_counter_}, hello.peer,
                            hello.stage.value_or(ChooseStage()), hello.address};
   const Incarnation incarnation = joiner.replica.member.incarnation;
   events_(Event("peer_arrived")

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "nlohmann/json.hpp"
+#include "runtime/base/planted.h"
 #include "runtime/base/status_macros.h"
 
 namespace starling {
@@ -52,7 +53,7 @@ absl::Status AppendLine(Disk& disk, const std::string& path, const std::string& 
   STARLING_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, disk.OpenForAppend(path));
   const std::string text = (torn ? "\n" : "") + line + "\n";
   STARLING_RETURN_IF_ERROR(file->Append(text.data(), text.size()));
-  STARLING_RETURN_IF_ERROR(file->Sync());
+  if (!Planted(Bug::kActBeforeSync)) STARLING_RETURN_IF_ERROR(file->Sync());
   *whole = true;
   return absl::OkStatus();
 }
@@ -78,7 +79,8 @@ absl::StatusOr<DecisionLogState> ReadDecisionLog(Disk& disk, const std::string& 
     return absl::DataLossError(absl::StrCat(path, ":1: not the head of a decision log"));
   }
   state.run = RunId{head["run"].get<uint64_t>()};
-  for (size_t i = 1; i < lines.size(); ++i) {
+  const size_t end = lines.size() - (Planted(Bug::kForgetRecord) ? 2 : 0);
+  for (size_t i = 1; i < end; ++i) {
     if (lines[i].empty()) continue;
     // A line that is no record is a torn one: the machine died while it was being written, so it
     // was never acted on.

@@ -413,24 +413,28 @@ void Trainer::BeginEra() {
   loading_base_ = true;
   Decision record = NewRecord();
   auto states = std::make_shared<std::vector<Blob>>();
-  log_.Append(record, [this, record, states](absl::Status status) {
+  // A save of the era before may still be published meanwhile, and become base_.
+  log_.Append(record, [this, record, states, base = base_](absl::Status status) {
     if (!status.ok()) return Finish(status, "the decision log cannot be written");
     observer_->OnDecision(record);
     files_->Run(
-        [this, states](Disk& disk) {
+        [this, states, base](Disk& disk) {
           for (const StageLayout& layout : options_.layouts) {
-            STARLING_ASSIGN_OR_RETURN(Blob state, LoadStage(disk, base_, layout));
+            STARLING_ASSIGN_OR_RETURN(Blob state, LoadStage(disk, base, layout));
             states->push_back(std::move(state));
           }
           return absl::OkStatus();
         },
-        [this, states](absl::Status loaded) { OnBaseLoaded(std::move(loaded), *states); });
+        [this, states, base](absl::Status loaded) {
+          OnBaseLoaded(std::move(loaded), *states, base.path);
+        });
   });
 }
 
-void Trainer::OnBaseLoaded(absl::Status status, const std::vector<Blob>& states) {
+void Trainer::OnBaseLoaded(absl::Status status, const std::vector<Blob>& states,
+                           const std::string& path) {
   if (phase_ == Phase::kDone) return;
-  if (!status.ok()) return Finish(status, absl::StrCat("cannot begin from ", base_.path));
+  if (!status.ok()) return Finish(status, absl::StrCat("cannot begin from ", path));
   loading_base_ = false;
   for (uint32_t stage = 0; stage < swarm_.stages(); ++stage) {
     const Blob& bytes = states[stage];
@@ -441,7 +445,7 @@ void Trainer::OnBaseLoaded(absl::Status status, const std::vector<Blob>& states)
   Emit(Event("era_began")
            .With("era", Value(swarm_.era()))
            .With("version", Value(base_version_))
-           .With("checkpoint", base_.path));
+           .With("checkpoint", path));
   OnAdmissionChanged();
 }
 

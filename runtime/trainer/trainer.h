@@ -125,7 +125,7 @@ class Trainer : public TransportHandler {
 
   // Eras
   void BeginEra();
-  void OnBaseLoaded(absl::Status status, const std::vector<Blob>& states);
+  void OnBaseLoaded(absl::Status status, const std::vector<Blob>& states, const std::string& path);
   void ConsiderNewEra();
 
   // Steps

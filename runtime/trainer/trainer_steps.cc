@@ -198,10 +198,11 @@ void Trainer::BeginSave() {
       [this] {
         if (step_run_) step_run_->Poke();
       },
-      [this, version = version_](absl::StatusOr<CheckpointInfo> saved) {
+      [this, version = version_, era = swarm_.era()](absl::StatusOr<CheckpointInfo> saved) {
         if (phase_ == Phase::kDone) return;
         if (saved.ok()) {
-          saved_ = version;
+          if (era == swarm_.era())
+            saved_ = version;  // a later era has a version of that number too
           base_ = *saved;
           Emit(Event("checkpoint_saved").With("step", Value(version)).With("path", saved->path));
         } else {

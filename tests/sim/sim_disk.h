@@ -72,6 +72,7 @@ class SimDisk : public Disk {
   // After `changes` more changes every call fails with internal, until Crash.
   void CutPowerAfter(uint64_t changes) { changes_left_ = changes; }
   bool power_is_cut() const { return changes_left_ == 0; }
+  bool powered() const { return Powered().ok(); }
   uint64_t used_bytes() const { return UsedBy(*root_); }
 
  private:

@@ -6,6 +6,9 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#ifdef STARLING_PLANT_BUGS
+#include "tests/sim/planted_bugs.h"
+#endif
 #include "tests/sim/search.h"
 
 namespace starling::sim {
@@ -14,6 +17,18 @@ namespace {
 constexpr int kFound = 1;
 constexpr int kUsage = 2;
 
+#ifdef STARLING_PLANT_BUGS
+void AddPlanting(CLI::App* app) {
+  app->add_option_function<std::string>(
+         "--plant", [](const std::string& name) { PlantBug(*BugOf(name)); },
+         "Turn this mistake on: a name of runtime/base/planted.h, as in docs/testing.md")
+      ->check(
+          [](const std::string& name) { return BugOf(name) ? "" : "no bug is called " + name; });
+}
+#else
+void AddPlanting(CLI::App* app) {}
+#endif
+
 struct Arguments {
   WorldChoice world;
   uint64_t seeds = 0;
@@ -21,6 +36,7 @@ struct Arguments {
   std::string faults = "all";
   std::string trace = "short";
   bool hashes = false;
+  bool stop = false;
 };
 
 // How long the user has been waiting; the worlds have clocks of their own.
@@ -77,6 +93,10 @@ int RunMany(Arguments arguments) {
   uint64_t bad = 0;
   for (uint64_t done = 0; done < arguments.seeds; ++done) {
     const uint64_t seed = arguments.first + done;
+    if (arguments.stop) {  // said before, for the run may abort
+      std::printf("seed %llu\n", static_cast<unsigned long long>(seed));  // NOLINT
+      std::fflush(stdout);
+    }
     arguments.world.seed = seed;
     const SeedResult result = RunSeed(arguments.world);
     steps += result.steps;
@@ -88,6 +108,7 @@ int RunMany(Arguments arguments) {
       ++bad;
       PrintVerdict(seed, result);
       std::printf("replay: %s\n", CommandFor(seed, arguments).c_str());
+      if (arguments.stop) return kFound;
     }
     const double seconds = watch.Seconds();
     const bool last = done + 1 == arguments.seeds;
@@ -115,6 +136,7 @@ void AddOptions(CLI::App* app, Arguments* arguments) {
       ->needs(seeds)
       ->capture_default_str();
   app->add_flag("--hashes", arguments->hashes, "Print the trace hash of each")->needs(seeds);
+  app->add_flag("--stop", arguments->stop, "End at the first violation")->needs(seeds);
   app->add_option("--trace", arguments->trace, "full, short or none")
       ->check(CLI::IsMember({"full", "short", "none"}))
       ->excludes(seeds)
@@ -135,6 +157,7 @@ int Main(int argc, char** argv) {
                "starling sim");
   Arguments arguments;
   AddOptions(&app, &arguments);
+  AddPlanting(&app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

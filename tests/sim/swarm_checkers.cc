@@ -28,6 +28,10 @@ void SwarmCheckers::OnTrainerStart(const std::optional<Decision>& newest) {
 void SwarmCheckers::OnEvent(const Event& event) {
   ++events_[event.name];
   if (event.name != "state_hash") world_->trace().Line("trainer", event);
+  if (event.name == "segment_voided") {
+    // The picker repairs it, at a cost; the rules of the baton say that it never has to.
+    Violation(absl::StrCat("I1: ", ToString(event)));
+  }
   if (event.name != "checkpoint_saved") return;
   for (const auto& [key, value] : event.fields) {
     if (key == "path") CheckCheckpoint(std::get<std::string>(value));

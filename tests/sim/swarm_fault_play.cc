@@ -62,7 +62,7 @@ void SwarmWorld::CrashAndRestart(NodeId node, CrashOptions options) {
 }
 
 void SwarmWorld::Happen(FaultKind kind) {
-  if (checkers_.finished()) return;
+  if (checkers_.finished() || core_only_) return;
   Rng& rng = fault_rng_;
   const NodeId peer = peers_[rng.Below(peers_.size())];
   CrashOptions crash;
@@ -112,6 +112,7 @@ void SwarmWorld::Disturb(FaultKind kind) {
                                              .With("to", world_.name(to))
                                              .With("for", absl::FormatDuration(duration)));
   const auto heal = [this, from, to] {
+    if (core_only_) return;  // what is left is for good
     world_.network().Heal(from, to);
     world_.network().Heal(to, from);
     world_.trace().Line(world_.name(from), Event("healed").With("to", world_.name(to)));
@@ -155,6 +156,7 @@ std::vector<NodeId> SwarmWorld::FindCore() {
 }
 
 void SwarmWorld::KeepOnly(const std::vector<NodeId>& core) {
+  core_only_ = true;
   world_.network().HealAll();
   world_.disk(trainer_).LiftBudget();
   for (NodeId peer : peers_) {

@@ -39,7 +39,7 @@ class SimFeed : public DataFeed {
       tokens.As<int32_t>()[i] = static_cast<int32_t>(MixAll(key, i) % 256);
       targets.As<int32_t>()[i] = static_cast<int32_t>(MixAll(key, i + 1) % 256);
     }
-    return {std::move(tokens).Freeze(), std::move(targets).Freeze(), index};
+    return {std::move(tokens).Freeze(), std::move(targets).Freeze(), index, absl::OkStatus()};
   }
   const uint32_t train_;
   const uint32_t evaluate_;
@@ -300,7 +300,9 @@ void SwarmWorld::DrainPeer(NodeId peer, bool comes_back) {
   auto* process = static_cast<PeerProcess*>(world_.process(peer));
   if (process == nullptr) return;
   if (!comes_back) drained_.insert(peer);
-  world_.trace().Line(world_.name(peer), "SIGTERM");
+  TraceLine line;
+  line.what = "SIGTERM";
+  world_.trace().Line(world_.name(peer), line);
   process->peer().Drain("asked to leave");
 }
 
@@ -329,6 +331,7 @@ void SwarmWorld::CheckAfter(NodeId node) {
   if (process == nullptr) return;
   if (node == trainer_)
     return checkers_.CheckTrainer(static_cast<TrainerProcess*>(process)->trainer());
+  if (!std::binary_search(peers_.begin(), peers_.end(), node)) return;  // a test's own
   checkers_.CheckPeer(node, world_.life(node), static_cast<PeerProcess*>(process)->peer());
 }
 

@@ -116,6 +116,7 @@ class SwarmWorld {
   Rng fault_rng_;  // for more_faults and RunLiveness
   std::set<NodeId> drained_;
   std::vector<Ack> order_answers_;
+  bool core_only_ = false;
 };
 
 }  // namespace starling::sim

@@ -1,0 +1,53 @@
+// A checker that cannot fail is no checker: with each mistake of runtime/base/planted.h turned on,
+// the search must find a violation within a stated number of seeds. docs/testing.md has the table.
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/subprocess.h"
+
+namespace starling::sim {
+namespace {
+
+struct Planting {
+  const char* bug;
+  int seeds;            // within which it must be found
+  const char* finding;  // what a violation says; empty: anything, a failed check of the code too
+};
+
+class PlantedBugTest : public ::testing::TestWithParam<Planting> {};
+
+TEST_P(PlantedBugTest, IsFoundWithinTheStatedNumberOfSeeds) {
+  const Planting planting = GetParam();
+  const Finished search = RunToEnd({STARLING_SIM_PLANTED_PROGRAM, "--plant", planting.bug,
+                                    "--seeds", std::to_string(planting.seeds), "--stop"});
+  ASSERT_NE(search.exit_code, 0) << "not found\n" << search.output;
+  ASSERT_NE(search.exit_code, 2) << search.errors;
+  EXPECT_THAT(search.output + search.errors, testing::HasSubstr(planting.finding));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Bugs, PlantedBugTest,
+    ::testing::Values(Planting{"skip_fence_acks", 50, "I1: segment_voided"},
+                      Planting{"forget_record", 50, "I3: a record number does not grow"},
+                      Planting{"reuse_attempt_name", 50, "I6"},
+                      Planting{"publish_before_sync", 20, "I7: "},
+                      Planting{"act_before_sync", 50, "I3: a record number does not grow"},
+                      Planting{"sum_in_arrival_order", 100, "applied another sum"},
+                      Planting{"apply_other_round", 200, "applied another sum"},
+                      Planting{"run_repeated_request", 100, "is in it twice"},
+                      Planting{"reuse_incarnation", 300, ""},
+                      Planting{"ignore_stage_mask", 50, "I1: segment_voided"},
+                      Planting{"reload_on_repeat", 1000, "I6"}, Planting{"never_repeat", 50, "I6"},
+                      Planting{"donate_old_snapshot", 50, "I7: "}),
+    [](const auto& info) { return std::string(info.param.bug); });
+
+// The same program with nothing turned on: what is found is the mistake, not the program.
+TEST(PlantedProgramTest, NothingIsFoundWhereNothingIsPlanted) {
+  const Finished search =
+      RunToEnd({STARLING_SIM_PLANTED_PROGRAM, "--plant", "none", "--seeds", "50", "--stop"});
+  EXPECT_EQ(search.exit_code, 0) << search.output << search.errors;
+}
+
+}  // namespace
+}  // namespace starling::sim

@@ -1,0 +1,50 @@
+#include "tests/sim/planted_bugs.h"
+
+#include <cstddef>
+
+namespace starling {
+namespace {
+
+Bug planted = Bug::kNone;
+
+}  // namespace
+
+bool Planted(Bug bug) { return planted == bug; }
+
+namespace sim {
+namespace {
+
+// In the order of the enumeration.
+constexpr const char* kNames[] = {
+    "none",
+    "add_after_seal",
+    "trust_notices",
+    "skip_fence_acks",
+    "forget_record",
+    "reuse_attempt_name",
+    "publish_before_sync",
+    "act_before_sync",
+    "sum_in_arrival_order",
+    "apply_other_round",
+    "forget_promise",
+    "run_repeated_request",
+    "reuse_incarnation",
+    "ignore_stage_mask",
+    "reload_on_repeat",
+    "never_repeat",
+    "donate_old_snapshot",
+};
+
+}  // namespace
+
+void PlantBug(Bug bug) { planted = bug; }
+
+std::optional<Bug> BugOf(const std::string& name) {
+  for (size_t i = 0; i < sizeof(kNames) / sizeof(kNames[0]); ++i) {
+    if (name == kNames[i]) return static_cast<Bug>(i);
+  }
+  return std::nullopt;
+}
+
+}  // namespace sim
+}  // namespace starling
