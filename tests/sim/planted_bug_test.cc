@@ -35,11 +35,11 @@ INSTANTIATE_TEST_SUITE_P(
                       Planting{"act_before_sync", 50, "I3: a record number does not grow"},
                       Planting{"sum_in_arrival_order", 100, "applied another sum"},
                       Planting{"apply_other_round", 200, "applied another sum"},
+                      Planting{"forget_promise", 500, "I6"},
                       Planting{"run_repeated_request", 100, "is in it twice"},
                       Planting{"reuse_incarnation", 300, ""},
                       Planting{"ignore_stage_mask", 50, "I1: segment_voided"},
-                      Planting{"reload_on_repeat", 1000, "I6"}, Planting{"never_repeat", 50, "I6"},
-                      Planting{"donate_old_snapshot", 50, "I7: "}),
+                      Planting{"reload_on_repeat", 1000, "I6"}, Planting{"never_repeat", 50, "I6"}),
     [](const auto& info) { return std::string(info.param.bug); });
 
 // The same program with nothing turned on: what is found is the mistake, not the program.

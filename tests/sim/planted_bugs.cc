@@ -32,7 +32,6 @@ constexpr const char* kNames[] = {
     "ignore_stage_mask",
     "reload_on_repeat",
     "never_repeat",
-    "donate_old_snapshot",
 };
 
 }  // namespace
