@@ -75,6 +75,32 @@ std::vector<RoundPart> EqualParts(int64_t size, uint32_t owners) {
   return parts;
 }
 
+std::vector<RoundPart> KeepParts(const RoundPlan& before,
+                                 const std::vector<RoundMemberPlan>& members) {
+  STARLING_CHECK(!members.empty());
+  std::vector<int64_t> elements(members.size(), 0);
+  std::vector<RoundPart> parts = before.parts;
+  std::vector<RoundPart*> orphans;
+  for (RoundPart& part : parts) {
+    const Incarnation owner = before.members.at(part.owner).incarnation;
+    const auto now = std::find_if(
+        members.begin(), members.end(),
+        [&owner](const RoundMemberPlan& member) { return member.incarnation == owner; });
+    if (now == members.end()) {
+      orphans.push_back(&part);
+      continue;
+    }
+    part.owner = static_cast<uint32_t>(now - members.begin());
+    elements[part.owner] += part.count;
+  }
+  for (RoundPart* part : orphans) {
+    const auto least = std::min_element(elements.begin(), elements.end());
+    part->owner = static_cast<uint32_t>(least - elements.begin());
+    *least += part->count;
+  }
+  return parts;
+}
+
 absl::Status CheckPlan(const RoundPlan& plan, int64_t size, Incarnation self) {
   if (absl::Status status = CheckParts(plan, size); !status.ok()) return status;
   return CheckMembers(plan, self);

@@ -20,6 +20,12 @@ constexpr int64_t kPartAlignment = 16;
 // `owners` must not be 0.
 std::vector<RoundPart> EqualParts(int64_t size, uint32_t owners);
 
+// The parts of a round that follows `before` with other members: cut as they were, and owned by
+// whom they were owned by, but for those of members that are gone: each goes to the member that has
+// the fewest elements to sum. So pieces of an earlier round fit the later one (piece_store.h).
+std::vector<RoundPart> KeepParts(const RoundPlan& before,
+                                 const std::vector<RoundMemberPlan>& members);
+
 // Whether `self` can follow `plan` over a run of `size` elements. Invalid argument, with what is
 // wrong: a run or a part without elements, parts that do not follow one another from 0 to `size`,
 // an owner who is no member, a member twice, a segment twice in one member, `self` not among the

@@ -84,7 +84,8 @@ std::vector<RoundSend> RoundMember::Contribute(SegmentSum own) {
   for (uint32_t i = 0; i < parts; ++i) {
     const uint32_t number = (self_ + 1 + i) % parts;
     const RoundPart& part = plan_.parts[number];
-    Piece piece{plan_.id, number, own.lane, own.gradient.Slice(part.begin, part.count)};
+    Piece piece{plan_.id, number, own.lane, own.gradient.Slice(part.begin, part.count),
+                plan_.members[self_].segments};
     if (part.owner == self_) {
       for (RoundSend& send : AddPiece(number, place->second, piece))
         sends.push_back(std::move(send));

@@ -413,6 +413,8 @@ void AddSwarm(std::vector<RunKey>* keys) {
   s.Integer("result_budget", &S::result_budget, 0, kAny,
             "bytes of the newest decisions' results that a replica keeps, for newcomers to\n"
             "replay; at least four results are kept");
+  s.Integer("verify_every", &S::verify_every, 0, 1 << 24,
+            "steps between hashes of the state in memory, which find flipped bits; 0 = never");
   s.Integer("window", &S::window, 0, 1 << 24,
             "microbatches in flight; 0 = twice the number of replicas");
   s.Integer("slots", &S::slots, 0, 1 << 24,

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -135,6 +136,14 @@ class Compute {
 
   // A consistent copy: f32 [kStatePlanes * size] (parameters, first moments, second moments).
   virtual void Snapshot(Done<Blob> done) = 0;
+
+  // The hash of the state as it is in memory now, not as it was when it last changed.
+  virtual void Hash(Done<Hash128> done) {
+    Snapshot([done = std::move(done)](absl::StatusOr<Blob> state) {
+      if (!state.ok()) return done(state.status());
+      done(HashBytes(state->data(), state->size_bytes()));
+    });
+  }
 
   // Replaces the state by a snapshot's bytes and frees all segments and microbatches. Answers with
   // its hash.

@@ -47,7 +47,8 @@ std::string Joined(const Fields& f) {
                       f["version"]);
 }
 std::string Lost(const Fields& f) {
-  return absl::StrCat("lost replica of stage ", f["stage"], " (pid ", f["pid"], "): ", f["reason"]);
+  const std::string pid = f["pid"] == "?" ? "" : absl::StrCat(" (pid ", f["pid"], ")");
+  return absl::StrCat("lost replica of stage ", f["stage"], pid, ": ", f["reason"]);
 }
 std::string Replayed(const Fields& f) {
   return absl::StrCat("replayed ", f["pairs"], " lost gradient", f["pairs"] == "1" ? "" : "s", " (",
@@ -56,6 +57,10 @@ std::string Replayed(const Fields& f) {
 }
 std::string Voided(const Fields& f) {
   return absl::StrCat("set aside a gradient sum of stage ", f["stage"], ": ", f["reason"]);
+}
+std::string Differs(const Fields& f) {
+  return absl::StrCat("a replica of stage ", f["stage"],
+                      " is not what it should be: ", f["reason"]);
 }
 std::string Began(const Fields& f) {
   return absl::StrCat("era ", f["era"], " begins at version ", f["version"], " from ",
@@ -111,6 +116,7 @@ const std::map<std::string, Sentence>& Sentences() {
       {"step_skipped", Skipped},
       {"waiting", Waiting},
       {"state_lost", Reason},
+      {"state_differs", Differs},
       {"message_refused", Refused},
       {"load_failed", LoadFailed},
       {"joiner_lost", JoinerLost},

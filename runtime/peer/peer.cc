@@ -480,7 +480,7 @@ void Peer::SendForward(Incarnation to, Forward forward,
 void Peer::NextFinished(Incarnation replica) { wiring_->OnFinished(replica); }
 
 void Peer::SendBackward(Incarnation to, Backward backward) {
-  AskMember(to, std::move(backward));  // if it is gone, its own fence replays what it lost
+  AskMember(to, std::move(backward), nullptr);  // if it is gone, its own fence replays what it lost
 }
 
 void Peer::Notify(Notice notice) { AskTrainer(std::move(notice)); }
@@ -529,10 +529,12 @@ void Peer::ReplyAt(const Endpoint& address, uint64_t request, MessageBody body) 
   outbox_.SendOnce(address, std::move(reply)).IgnoreError();
 }
 
-bool Peer::AskMember(Incarnation to, MessageBody body) {
+bool Peer::AskMember(Incarnation to, MessageBody body, std::function<void()> answered) {
   const Endpoint* address = AddressOf(to);
   if (address == nullptr) return false;
-  outbox_.Send(*address, to, Make(std::move(body)), [](const Message&) {});
+  outbox_.Send(*address, to, Make(std::move(body)), [answered](const Message&) {
+    if (answered) answered();
+  });
   return true;
 }
 

@@ -105,7 +105,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   const Endpoint& own_address() const override { return own_address_; }
   void ReplyToTrainer(uint64_t request, MessageBody body) override;
   void ReplyAt(const Endpoint& address, uint64_t request, MessageBody body) override;
-  bool AskMember(Incarnation to, MessageBody body) override;
+  bool AskMember(Incarnation to, MessageBody body, std::function<void()> answered) override;
   uint64_t AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) override;
   void CancelAsk(uint64_t request) override { outbox_.Cancel(request); }
   void Emit(const Event& event) override { events_(event); }

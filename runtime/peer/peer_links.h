@@ -4,6 +4,7 @@
 #define STARLING_RUNTIME_PEER_PEER_LINKS_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -26,8 +27,9 @@ class PeerLinks {
   virtual void ReplyToTrainer(uint64_t request, MessageBody body) = 0;
   virtual void ReplyAt(const Endpoint& address, uint64_t request, MessageBody body) = 0;
 
-  // Requests, repeated until answered. AskMember: false if no View names `to` (yet).
-  virtual bool AskMember(Incarnation to, MessageBody body) = 0;
+  // Requests, repeated until answered. AskMember: false if no View names `to` (yet); `answered`
+  // (may be empty) is called when it has answered.
+  virtual bool AskMember(Incarnation to, MessageBody body, std::function<void()> answered) = 0;
   // AskAt gives a number to cancel it by.
   virtual uint64_t AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) = 0;
   virtual void CancelAsk(uint64_t request) = 0;

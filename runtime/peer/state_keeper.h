@@ -49,6 +49,8 @@ class StateKeeper {
 
   // A decision moved the version on: its update is posted to the device.
   void OnVersion(Version version);
+  // What is in memory has another hash than it had: it is no longer what its name says.
+  void OnHashed(Hash128 hash) { held_->hash = hash; }
   // ... and is done. `record.before` and `.after` are filled in here; `pieces`: what was applied.
   void OnApplied(const StateName& state, ResultRecord record, std::vector<Blob> pieces);
   void VisitBuffers(const BufferVisitor& visit) const;

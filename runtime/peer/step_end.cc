@@ -20,6 +20,7 @@ StepEnd::StepEnd(StageId stage, StateKeeper* state, Compute* compute, PeerLinks*
 
 void StepEnd::OnAdmitted(StageServer* server) {
   server_ = server;
+  ClearPieces();
   seals_.clear();
   sealed_.clear();
   for (auto it = rounds_.begin(); it != rounds_.end();) {
@@ -62,10 +63,23 @@ void StepEnd::OnSeal(const Seal& seal, uint64_t request) {
     sealed.version = state_->held()->version;
     sealed.state_hash = state_->held()->hash;
     sealed.segments = *std::move(segments);
-    sealed_ = sealed.segments;
-    it->second.second = sealed;
-    links_->ReplyToTrainer(it->second.first, std::move(sealed));
+    if (!seal.verify) return AnswerSeal(std::move(sealed));
+    compute_->Hash([this, sealed = std::move(sealed),
+                    alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<Hash128> hash) mutable {
+      if (alive.expired() || !hash.ok() || sealed.step != step() || !state_->held()) return;
+      sealed.state_hash = *hash;
+      if (*hash != state_->held()->hash) state_->OnHashed(*hash);
+      AnswerSeal(std::move(sealed));
+    });
   });
+}
+
+void StepEnd::AnswerSeal(Sealed sealed) {
+  const auto it = seals_.find(sealed.number);
+  if (it == seals_.end()) return;  // a new admission came between
+  sealed_ = sealed.segments;
+  it->second.second = sealed;
+  links_->ReplyToTrainer(it->second.first, std::move(sealed));
 }
 
 void StepEnd::OnReduce(const Reduce& reduce, uint64_t request) {
@@ -85,47 +99,71 @@ void StepEnd::BeginRound(RoundId id, const RoundPlan& plan) {
   if (absl::Status status = CheckPlan(plan, compute_->size(), links_->self()); !status.ok()) {
     return FailRound(id, status);
   }
-  std::vector<SegmentId> segments;
+  PieceStore::Contribution own;
   for (const RoundMemberPlan& member : plan.members) {
-    if (member.incarnation != links_->self()) continue;
-    for (const SegmentRef& ref : member.segments) {
-      const auto known = std::find_if(sealed_.begin(), sealed_.end(), [&ref](const auto& summary) {
-        return summary.id == ref.id && summary.list_hash == ref.list_hash;
-      });
-      if (known == sealed_.end()) {
-        return FailRound(id,
-                         absl::AbortedError("the plan names a segment this replica never sealed"));
-      }
-      segments.push_back(ref.id);
-    }
+    if (member.incarnation == links_->self()) own = member.segments;
   }
+  std::vector<SegmentId> segments;
+  for (const SegmentRef& ref : own) {
+    const auto known = std::find_if(sealed_.begin(), sealed_.end(), [&ref](const auto& summary) {
+      return summary.id == ref.id && summary.list_hash == ref.list_hash;
+    });
+    if (known == sealed_.end()) {
+      return FailRound(id,
+                       absl::AbortedError("the plan names a segment this replica never sealed"));
+    }
+    segments.push_back(ref.id);
+  }
+  if (const SegmentSum* sum = pieces_.FindSum(own)) return Contribute(plan, SegmentSum(*sum));
   compute_->Read(
       id.step, std::move(segments),
-      [this, id, plan, alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<SegmentSum> sum) {
+      [this, id, plan, own, alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<SegmentSum> sum) {
         if (alive.expired()) return;
-        const auto it = rounds_.find(id);
-        if (it == rounds_.end()) return;  // the step ended without it
+        if (rounds_.count(id) == 0) return;  // the step ended without it
         if (!sum.ok()) return FailRound(id, sum.status());
-        Round& round = it->second;
-        round.member = std::make_unique<RoundMember>(plan, links_->self(), compute_->size());
-        std::vector<RoundSend> sends = round.member->Contribute(*std::move(sum));
-        for (auto& [from, piece] : round.early_pieces) {
-          auto more = round.member->OnPiece(from, piece);
-          if (!more.ok()) return FailRound(id, more.status());
-          for (RoundSend& send : *more) sends.push_back(std::move(send));
-        }
-        for (auto& [from, result] : round.early_results) {
-          const absl::Status status = round.member->OnResult(from, result);
-          if (!status.ok()) return FailRound(id, status);
-        }
-        round.early_pieces.clear();
-        round.early_results.clear();
-        RoundMoved(id, std::move(sends));
+        pieces_.KeepSum(own, *sum);
+        Contribute(plan, *sum);
       });
+}
+
+void StepEnd::Contribute(const RoundPlan& plan, const SegmentSum& sum) {
+  const RoundId id = plan.id;
+  Round& round = rounds_[id];
+  round.member = std::make_unique<RoundMember>(plan, links_->self(), compute_->size());
+  std::vector<RoundSend> sends = round.member->Contribute(sum);
+  std::vector<std::pair<Incarnation, Piece>> pieces = std::exchange(round.early_pieces, {});
+  // What came for an earlier round of the step and is the same in this one.
+  for (uint32_t part = 0; part < plan.parts.size(); ++part) {
+    if (plan.members[plan.parts[part].owner].incarnation != links_->self()) continue;
+    for (const RoundMemberPlan& member : plan.members) {
+      const Piece* kept = pieces_.Find(member.incarnation, part, member.segments);
+      if (kept == nullptr || member.segments.empty() || kept->round == id) continue;
+      pieces.emplace_back(member.incarnation, *kept);
+      pieces.back().second.round = id;
+      ++round.reused;
+    }
+  }
+  for (auto& [from, piece] : pieces) {
+    auto more = round.member->OnPiece(from, piece);
+    if (!more.ok()) return FailRound(id, more.status());
+    for (RoundSend& send : *more) sends.push_back(std::move(send));
+  }
+  for (auto& [from, result] : std::exchange(round.early_results, {})) {
+    const absl::Status status = round.member->OnResult(from, result);
+    if (!status.ok()) return FailRound(id, status);
+  }
+  if (round.reused > 0) {
+    links_->Emit(Event("pieces_reused")
+                     .With("step", Value(id.step))
+                     .With("round", id.number)
+                     .With("pieces", round.reused));
+  }
+  RoundMoved(id, std::move(sends));
 }
 
 void StepEnd::OnPiece(Incarnation from, const Piece& piece) {
   if (piece.round.step != step()) return;
+  pieces_.Keep(from, piece);
   Round& round = rounds_[piece.round];
   if (!round.member) {
     round.early_pieces.emplace_back(from, piece);
@@ -151,8 +189,7 @@ void StepEnd::OnResult(Incarnation from, const Result& result) {
 void StepEnd::RoundMoved(RoundId id, std::vector<RoundSend> sends) {
   for (RoundSend& send : sends) {
     // Not named: a newcomer whose View is late, or one that is fenced and a new round is coming.
-    const MessageBody body = std::visit([](auto& m) { return MessageBody(m); }, send.message);
-    if (!links_->AskMember(send.to, body)) rounds_[id].unsent.push_back(std::move(send));
+    if (!Send(send)) rounds_[id].unsent.push_back(std::move(send));
   }
   const auto it = rounds_.find(id);
   Round& round = it->second;
@@ -166,6 +203,22 @@ void StepEnd::RoundMoved(RoundId id, std::vector<RoundSend> sends) {
   reduced.square_norm = outcome.square_norm;
   reduced.lane = outcome.lane;
   links_->ReplyToTrainer(round.reduce_request, std::move(reduced));
+}
+
+void StepEnd::ClearPieces() {
+  pieces_.Clear();
+  step_life_ = std::make_shared<bool>(true);
+}
+
+bool StepEnd::Send(const RoundSend& send) {
+  const auto* piece = std::get_if<Piece>(&send.message);
+  if (piece == nullptr) return links_->AskMember(send.to, std::get<Result>(send.message), nullptr);
+  if (pieces_.IsDelivered(send.to, piece->part, piece->segments)) return true;
+  return links_->AskMember(send.to, *piece,
+                           [this, to = send.to, part = piece->part, segments = piece->segments,
+                            life = std::weak_ptr<bool>(step_life_)] {
+                             if (!life.expired()) pieces_.Delivered(to, part, segments);
+                           });
 }
 
 void StepEnd::FailRound(RoundId id, const absl::Status& status) {
@@ -224,6 +277,7 @@ void StepEnd::MoveTo(Version version) {
   for (auto it = rounds_.begin(); it != rounds_.end();) {
     it = it->first.step <= Step{Value(version)} ? rounds_.erase(it) : std::next(it);
   }
+  ClearPieces();
   seals_.clear();
   sealed_.clear();
 }
@@ -255,6 +309,7 @@ void StepEnd::VisitBuffers(const BufferVisitor& visit) const {
 
 void StepEnd::Forget() {
   rounds_.clear();
+  ClearPieces();
   seals_.clear();
   sealed_.clear();
 }

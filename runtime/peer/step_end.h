@@ -18,6 +18,7 @@
 #include "runtime/peer/peer_links.h"
 #include "runtime/peer/state_keeper.h"
 #include "stages/stage_server.h"
+#include "sync/piece_store.h"
 #include "sync/round.h"
 
 namespace starling {
@@ -57,12 +58,17 @@ class StepEnd {
     std::vector<std::pair<Incarnation, Piece>> early_pieces;
     std::vector<std::pair<Incarnation, Result>> early_results;
     std::vector<RoundSend> unsent;  // to members no View has named yet
+    uint32_t reused = 0;            // pieces that need not travel again
     bool answered = false;
   };
 
   // The step under way, whose decision has not been applied.
   Step step() const { return Step{Value(server_->version()) + 1}; }
+  void AnswerSeal(Sealed sealed);
   void BeginRound(RoundId id, const RoundPlan& plan);
+  void Contribute(const RoundPlan& plan, const SegmentSum& sum);
+  bool Send(const RoundSend& send);
+  void ClearPieces();
   void RoundMoved(RoundId id, std::vector<RoundSend> sends);
   void FailRound(RoundId id, const absl::Status& status);
   void MoveTo(Version version);
@@ -79,6 +85,9 @@ class StepEnd {
   std::map<uint32_t, std::pair<uint64_t, std::optional<Sealed>>> seals_;
   std::vector<SegmentSummary> sealed_;
   std::map<RoundId, Round> rounds_;
+  PieceStore pieces_;  // of all rounds of the step
+  // Acknowledgements of its pieces may come when it is over: they hold a weak reference to this.
+  std::shared_ptr<bool> step_life_ = std::make_shared<bool>(true);
   Version applying_{0};
   // Completions may come after this is gone: they hold a weak reference to this.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -53,6 +53,16 @@ void ThreadedCompute::Snapshot(Done<Blob> done) {
   worker_.Run<Blob>([this] { return executor_->Snapshot(); }, std::move(done));
 }
 
+void ThreadedCompute::Hash(Done<Hash128> done) {
+  worker_.Run<Hash128>(
+      [this]() -> absl::StatusOr<Hash128> {
+        const absl::StatusOr<Blob> state = executor_->Snapshot();
+        if (!state.ok()) return state.status();
+        return HashBytes(state->data(), state->size_bytes());
+      },
+      std::move(done));
+}
+
 void ThreadedCompute::Load(Blob state, Done<Hash128> done) {
   worker_.Run<Hash128>([this, state = std::move(state)] { return executor_->Load(state); },
                        std::move(done));

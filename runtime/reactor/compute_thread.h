@@ -48,6 +48,7 @@ class ThreadedCompute final : public Compute {
   void FreeThrough(Step step) override;
   void Apply(UpdateScalars scalars, std::vector<Blob> gradient, Done<Hash128> done) override;
   void Snapshot(Done<Blob> done) override;
+  void Hash(Done<Hash128> done) override;
   void Load(Blob state, Done<Hash128> done) override;
 
  private:

@@ -158,6 +158,14 @@ void Admission::Drop(Incarnation incarnation, const std::string& reason) {
   joiners_.erase(it);
 }
 
+void Admission::DropAll(const std::string& reason) {
+  for (const auto& [incarnation, joiner] : joiners_) {
+    swarm_->outbox().CancelTo(incarnation);
+    swarm_->Tell(joiner.replica.member.address, Refused{true, reason});
+  }
+  joiners_.clear();
+}
+
 void Admission::Readmit(Replica replica) {
   Joiner joiner;
   const Incarnation incarnation = replica.member.incarnation;

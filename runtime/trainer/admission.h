@@ -51,6 +51,8 @@ class Admission {
   void RestartLoads();
 
   void Drop(Incarnation incarnation, const std::string& reason);
+  // All joiners must say Hello again.
+  void DropAll(const std::string& reason);
   // Members of an ended era become joiners again.
   void Readmit(Replica replica);
   // Joiners that hold exactly the state `current` names for their stage, removed from here.

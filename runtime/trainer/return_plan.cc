@@ -4,6 +4,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/trainer/state_judge.h"
 
 namespace starling {
 namespace {
@@ -27,40 +28,43 @@ bool CanFinish(const Returnee& returnee, const Decision& newest) {
 
 }  // namespace
 
-ReturnPlan PlanReturn(const Decision& newest, uint32_t stages,
+ReturnPlan PlanReturn(const LiveState& live, uint32_t stages,
                       const std::vector<Returnee>& returnees) {
+  const Decision& newest = live.newest;
   ReturnPlan plan;
   for (uint32_t s = 0; s < stages; ++s) {
-    std::map<Hash128, std::vector<Incarnation>> arrived;  // by the hash of their state
-    std::vector<Incarnation> finishing;
+    std::map<Incarnation, Hash128> arrived;  // at the decided version
+    std::vector<Incarnation> members;
+    std::vector<Incarnation> serve;
     uint32_t reported = 0;
     for (const Returnee& returnee : returnees) {
       if (returnee.stage != StageId{s}) continue;
       ++reported;
       if (returnee.held && returnee.held->era == newest.era &&
           returnee.held->version == VersionAfter(newest.step)) {
-        arrived[returnee.held->hash].push_back(returnee.incarnation);
+        arrived[returnee.incarnation] = returnee.held->hash;
+        members.push_back(returnee.incarnation);
       } else if (CanFinish(returnee, newest)) {
-        finishing.push_back(returnee.incarnation);
+        serve.push_back(returnee.incarnation);
+        ++plan.finish;
       }
     }
-    const auto majority =
-        std::max_element(arrived.begin(), arrived.end(), [](const auto& a, const auto& b) {
-          if (a.second.size() != b.second.size()) return a.second.size() < b.second.size();
-          return b.second.front() < a.second.front();
-        });
-    if (majority != arrived.end()) {
-      plan.serve.insert(majority->second.begin(), majority->second.end());
+    const auto known = live.hashes.find(StageId{s});
+    const std::optional<StateVerdict> verdict = JudgeStates(
+        known == live.hashes.end() ? std::nullopt : std::optional<Hash128>(known->second), arrived,
+        members);
+    if (verdict && !verdict->right) serve.clear();  // who finishes could not be compared either
+    for (const auto& [incarnation, hash] : arrived) {
+      if (verdict->right && hash == *verdict->right) serve.push_back(incarnation);
     }
-    plan.serve.insert(finishing.begin(), finishing.end());
-    plan.finish += static_cast<uint32_t>(finishing.size());
-    if ((majority == arrived.end() && finishing.empty()) && !plan.missing) {
-      plan.missing = StageId{s};
-      plan.reason = absl::StrCat(
-          "no replica of stage ", s, " has version ", Value(VersionAfter(newest.step)),
-          " or the result of its round: ",
-          reported == 0 ? std::string("none reported") : absl::StrCat(reported, " reported"));
-    }
+    plan.serve.insert(serve.begin(), serve.end());
+    if (!serve.empty() || plan.missing) continue;
+    plan.missing = StageId{s};
+    plan.reason = absl::StrCat("no replica of stage ", s, " has version ",
+                               Value(VersionAfter(newest.step)), " or the result of its round: ",
+                               reported == 0     ? std::string("none reported")
+                               : arrived.empty() ? absl::StrCat(reported, " reported")
+                                                 : std::string("their states differ"));
   }
   return plan;
 }

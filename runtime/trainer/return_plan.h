@@ -25,6 +25,8 @@ struct LiveState {
   std::set<Incarnation> dead;             // members known to be gone
   uint64_t skipped = 0;                   // decided steps since the checkpoint that were skips
   bool reported = false;                  // the newest step is in metrics.jsonl
+  // By stage: the hash of the newest version, where it is known. A replica with another one loads.
+  std::map<StageId, Hash128> hashes;
 };
 
 // Who reported, and with what.
@@ -42,9 +44,10 @@ struct ReturnPlan {
   std::string reason;              // why, in words
 };
 
-// `newest` is a step's decision. Of replicas of a stage that hold different states of the decided
-// version the majority counts (of two, the older incarnation); the others must load.
-ReturnPlan PlanReturn(const Decision& newest, uint32_t stages,
+// Of replicas of a stage that hold different states of the decided version those with the known
+// hash count, or else the majority; the others must load. Where neither tells who is right, nobody
+// is.
+ReturnPlan PlanReturn(const LiveState& live, uint32_t stages,
                       const std::vector<Returnee>& returnees);
 
 }  // namespace starling

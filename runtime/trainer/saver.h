@@ -27,7 +27,8 @@ namespace starling {
 
 class Saver {
  public:
-  // `done`: the checkpoint is published, or why not (resource exhausted: disk full).
+  // `done`: the checkpoint is published, or why not (resource exhausted: disk full; data loss: a
+  // donor's snapshot is not the state that it is known to hold).
   using OnSaved = std::function<void(absl::StatusOr<CheckpointInfo>)>;
 
   // `keep` and `keep_every` as CheckpointStore::Prune has them.

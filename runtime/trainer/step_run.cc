@@ -14,11 +14,12 @@ namespace starling {
 namespace {
 
 constexpr absl::Duration kSendAgain = absl::Milliseconds(20);
+constexpr uint32_t kRoundTries = 5;  // rounds of a step that may fail without a death
 
 }  // namespace
 
 StepRun::StepRun(Options options, Env* env, Swarm* swarm, const DataFeed* data, Wiring* wiring,
-                 EventSink events, MaySeal may_seal, OnDone done)
+                 EventSink events, MaySeal may_seal, StatesAreRight states_are_right, OnDone done)
     : options_(std::move(options)),
       env_(env),
       swarm_(swarm),
@@ -26,8 +27,13 @@ StepRun::StepRun(Options options, Env* env, Swarm* swarm, const DataFeed* data, 
       wiring_(wiring),
       events_(std::move(events)),
       may_seal_(std::move(may_seal)),
+      states_are_right_(std::move(states_are_right)),
       done_(std::move(done)),
-      ledger_(swarm->stages(), options_.microbatches) {}
+      ledger_(swarm->stages(), options_.microbatches) {
+  for (uint32_t stage = 0; stage < swarm->stages(); ++stage) {
+    lanes_.push_back(LaneTotal(options_.step, StageId{stage}, options_.microbatches));
+  }
+}
 
 StepRun::~StepRun() {
   env_->Cancel(retry_);
@@ -265,7 +271,7 @@ void StepRun::BeginSeal() {
   ++seal_number_;
   sealed_.clear();
   for (const auto& [incarnation, replica] : swarm_->replicas()) {
-    swarm_->Ask(incarnation, Seal{options_.step, seal_number_},
+    swarm_->Ask(incarnation, Seal{options_.step, seal_number_, options_.verify},
                 [this, incarnation = incarnation, number = seal_number_,
                  alive = std::weak_ptr<bool>(alive_)](const Message& reply) {
                   const auto* sealed = std::get_if<Sealed>(&reply.body);
@@ -279,6 +285,12 @@ void StepRun::BeginSeal() {
 }
 
 void StepRun::OnAllSealed() {
+  std::map<Incarnation, Hash128> states;
+  for (const auto& [incarnation, sealed] : sealed_) states[incarnation] = sealed.state_hash;
+  if (!states_are_right_(states)) {
+    phase_ = Phase::kDone;
+    return env_->Cancel(retry_);
+  }
   picked_.assign(swarm_->stages(), {});
   bool whole = true;
   for (uint32_t s = 0; s < swarm_->stages(); ++s) {
@@ -314,9 +326,12 @@ void StepRun::BeginReduce() {
     RoundPlan plan;
     plan.id = {swarm_->epoch(), options_.step, stage, round_number_};
     plan.members = picked_[stage];
-    plan.parts =
-        EqualParts(options_.stage_sizes[stage], static_cast<uint32_t>(plan.members.size()));
-    plan.expected_lane = LaneTotal(options_.step, StageId{stage}, options_.microbatches);
+    plan.parts = plans_.size() > stage ? KeepParts(plans_[stage], plan.members)
+                                       : EqualParts(options_.stage_sizes[stage],
+                                                    static_cast<uint32_t>(plan.members.size()));
+    plan.expected_lane = lanes_[stage];
+    plans_.resize(std::max(plans_.size(), size_t{stage} + 1));
+    plans_[stage] = plan;
     for (const RoundMemberPlan& member : plan.members) {
       swarm_->Ask(member.incarnation, Reduce{plan},
                   [this, from = member.incarnation,
@@ -331,17 +346,13 @@ void StepRun::BeginReduce() {
 void StepRun::OnReduced(Incarnation from, const Reduced& reduced) {
   if (phase_ != Phase::kReducing || reduced.round.number != round_number_) return;
   if (reduced.code == absl::StatusCode::kCancelled) return;  // it is stopping: its fence is coming
-  if (reduced.code != absl::StatusCode::kOk) {
-    return Finish(absl::DataLossError(absl::StrCat("the all-reduce of stage ", reduced.round.group,
-                                                   " in step ", Value(options_.step), " failed at ",
-                                                   ToString(from), ": ", reduced.error)));
-  }
+  if (reduced.round.group >= lanes_.size()) return;
+  if (reduced.code != absl::StatusCode::kOk) return OnRoundFailed(from, reduced);
   reduced_[from] = reduced;
   if (reduced_.size() < swarm_->replicas().size()) return;
   for (const auto& [incarnation, mine] : reduced_) {
     const Reduced& first = reduced_.at(picked_[mine.round.group].front().incarnation);
-    const uint64_t expected =
-        LaneTotal(options_.step, StageId{mine.round.group}, options_.microbatches);
+    const uint64_t expected = lanes_[mine.round.group];
     if (mine.lane != expected || mine.result_hash != first.result_hash) {
       return Finish(absl::DataLossError(absl::StrCat(
           "stage ", mine.round.group, " in step ", Value(options_.step), ": ",
@@ -351,6 +362,20 @@ void StepRun::OnReduced(Incarnation from, const Reduced& reduced) {
     }
   }
   Finish(Summarize());
+}
+
+// What cannot be followed (a segment that is not there, or spoiled) is sealed and tried again;
+// wrong numbers are not.
+void StepRun::OnRoundFailed(Incarnation from, const Reduced& reduced) {
+  const std::string what =
+      absl::StrCat("the all-reduce of stage ", reduced.round.group, " in step ",
+                   Value(options_.step), " failed at ", ToString(from), ": ", reduced.error);
+  if (reduced.code == absl::StatusCode::kDataLoss || ++failed_rounds_ > kRoundTries) {
+    return Finish(absl::DataLossError(what));
+  }
+  events_(Event("round_failed").With("step", Value(options_.step)).With("reason", what));
+  phase_ = Phase::kRunning;
+  Replay(ledger_.MissingStages());
 }
 
 StepOutcome StepRun::Summarize() const {

@@ -52,6 +52,7 @@ class StepRun {
     uint32_t microbatches = 0;  // 0: only evaluate
     bool evaluate = false;
     uint32_t window = 1;               // microbatches in flight
+    bool verify = false;               // replicas hash their state in memory at the seal
     int64_t microbatch_tokens = 0;     // of a full one; for replica speeds
     std::vector<int64_t> stage_sizes;  // elements of each stage's flat run
   };
@@ -60,9 +61,12 @@ class StepRun {
   using OnDone = std::function<void(absl::StatusOr<StepOutcome>)>;
   // Asked before sealing: false holds the step open; Poke() asks again.
   using MaySeal = std::function<bool()>;
+  // Told the state hashes that all replicas sealed on. False: somebody computed on a wrong state,
+  // so nothing of this step can be counted, and this run is at its end.
+  using StatesAreRight = std::function<bool(const std::map<Incarnation, Hash128>&)>;
 
   StepRun(Options options, Env* env, Swarm* swarm, const DataFeed* data, Wiring* wiring,
-          EventSink events, MaySeal may_seal, OnDone done);
+          EventSink events, MaySeal may_seal, StatesAreRight states_are_right, OnDone done);
   ~StepRun();
   StepRun(const StepRun&) = delete;
   StepRun& operator=(const StepRun&) = delete;
@@ -106,6 +110,7 @@ class StepRun {
   void OnAllSealed();
   void BeginReduce();
   void OnReduced(Incarnation from, const Reduced& reduced);
+  void OnRoundFailed(Incarnation from, const Reduced& reduced);
   void Finish(absl::StatusOr<StepOutcome> outcome);
   StepOutcome Summarize() const;
 
@@ -116,6 +121,7 @@ class StepRun {
   Wiring* const wiring_;
   const EventSink events_;
   const MaySeal may_seal_;
+  const StatesAreRight states_are_right_;
   OnDone done_;
 
   Phase phase_ = Phase::kRunning;
@@ -139,6 +145,9 @@ class StepRun {
   std::vector<std::vector<RoundMemberPlan>> picked_;  // per stage
 
   uint32_t round_number_ = 0;
+  uint32_t failed_rounds_ = 0;
+  std::vector<uint64_t> lanes_;   // by stage: what a round's total must be
+  std::vector<RoundPlan> plans_;  // by stage, of the newest round
   std::map<Incarnation, Reduced> reduced_;
   // Replies may come after this run is gone: they hold a weak reference to this.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -36,6 +36,8 @@ class Swarm {
 
   void set_era(Era era) { era_ = era; }
   Era era() const { return era_; }
+  // The same process reigns anew: everyone must be let in again.
+  void set_epoch(Epoch epoch) { epoch_ = epoch; }
   Epoch epoch() const { return epoch_; }
   Incarnation self() const { return {epoch_, 0}; }
   uint32_t stages() const { return stages_; }
@@ -72,7 +74,7 @@ class Swarm {
   Message Make(MessageBody body) const;
 
   const RunId run_;
-  const Epoch epoch_;
+  Epoch epoch_;
   const uint32_t stages_;
   Env* const env_;
   Era era_{0};

@@ -67,7 +67,8 @@ Trainer::~Trainer() { env_->Cancel(watch_); }
 void Trainer::Start() {
   last_watch_ = env_->Now();
   watch_ = env_->Schedule(options_.config.swarm.heartbeat, [this] { Watch(); });
-  if (options_.live) return BeginReturn();
+  live_ = options_.live;
+  if (live_) return BeginReturn();
   BeginEra();
 }
 
@@ -87,7 +88,7 @@ void Trainer::RequestStop(const std::string& reason) {
 // --- messages --------------------------------------------------------------------------
 
 void Trainer::OnPacket(Packet packet) {
-  if (phase_ == Phase::kDone) return;
+  if (phase_ == Phase::kDone || taking_again_) return;
   absl::StatusOr<Message> decoded = DecodeMessage(std::move(packet), WireLimits());
   if (!decoded.ok()) {
     return Emit(Event("message_refused").With("reason", std::string(decoded.status().message())));
@@ -252,6 +253,8 @@ void Trainer::Fence(Incarnation incarnation, const std::string& reason) {
     swarm_.Tell(replica.member.address, Refused{true, absl::StrCat("fenced: ", reason)});
   OnMembersChanged();
   saver_.OnFenced(replica.member.address);
+  applied_.erase(incarnation);
+  if (!Judge(replica.member.stage, {})) return;  // it was the one that had not answered
   if (step_run_) step_run_->OnFenced({incarnation});
   if (!stop_reason_.empty() && left == 0 && phase_ == Phase::kTraining) {
     phase_ = Phase::kEnding;
@@ -302,7 +305,8 @@ bool Trainer::EnoughToStart() const {
 }
 
 void Trainer::AdmitLoaded() {
-  if (admitting_ || departing_ || deciding_ || phase_ == Phase::kDone || loading_base_) return;
+  if (admitting_ || departing_ || deciding_ || taking_again_) return;
+  if (phase_ == Phase::kDone || loading_base_) return;
   if (phase_ == Phase::kReturning) return;
   if (phase_ == Phase::kGathering) {
     if (!EnoughToStart() || admission_.loading()) return;
@@ -366,7 +370,11 @@ std::optional<Admission::LoadTarget> Trainer::FindLoadTarget(
   if (loading_base_ || !current || phase_ == Phase::kDone) return std::nullopt;
   Admission::LoadTarget target{*current, {}};
   for (const auto& [incarnation, replica] : swarm_.replicas()) {
-    if (replica.member.stage == stage) target.donors.push_back(replica.member.address);
+    const bool differs =
+        replica.state.version == current->version && replica.state.hash != current->hash;
+    if (replica.member.stage == stage && !differs) {
+      target.donors.push_back(replica.member.address);
+    }
   }
   if (!base_states_.empty() && version_ == base_version_) target.donors.push_back(self_);
   const bool held_now = held && held->era == current->era && held->version == current->version &&
@@ -398,6 +406,8 @@ void Trainer::BeginEra() {
   phase_ = Phase::kGathering;
   swarm_.set_era(Next(swarm_.era()));
   roll_call_.reset();
+  live_.reset();
+  applied_.clear();
   step_run_.reset();
   saver_.Abandon();
   std::vector<Replica> members;
@@ -451,7 +461,7 @@ void Trainer::OnBaseLoaded(absl::Status status, const std::vector<Blob>& states,
 
 void Trainer::ConsiderNewEra() {
   if (phase_ != Phase::kTraining && phase_ != Phase::kEnding) return;
-  if (deciding_ || admitting_ || departing_ || !stop_reason_.empty()) return;
+  if (deciding_ || admitting_ || departing_ || taking_again_ || !stop_reason_.empty()) return;
   const std::optional<StageId> empty = swarm_.EmptyStage();
   if (!empty) return;
   // Its state went with its last replica, unless someone comes back with it.

@@ -121,6 +121,8 @@ class Trainer : public TransportHandler {
   void BeginReturn();
   void ConsiderReturn();
   void Returned(std::vector<Replica> replicas, const ReturnPlan& plan);
+  void TakeStepAgain();
+  void ReignAnew(Epoch epoch);
   void RefuseToStart(const std::string& reason);
 
   // Eras
@@ -138,6 +140,7 @@ class Trainer : public TransportHandler {
   void SendApply(const Decision& decision);
   bool CheckpointIsDue() const;
   void OnApplied(Incarnation from, const Applied& applied);
+  bool Judge(StageId stage, const std::map<Incarnation, Hash128>& reported);
   void Report(const Decision& decision, const StepOutcome& outcome);
   void BeginSave();
   void MaybeEnd();
@@ -163,6 +166,9 @@ class Trainer : public TransportHandler {
   Saver saver_;
   std::unique_ptr<RollCall> roll_call_;  // while Returning
   bool refused_to_start_ = false;
+  // What to return to: what was there before this trainer, and after a decision of its own, that.
+  std::optional<LiveState> live_;
+  bool taking_again_ = false;  // the step under way is given up, and a new epoch being taken
   std::unique_ptr<Wiring> wiring_;
   std::unique_ptr<StepRun> step_run_;
   uint64_t record_number_ = 0;
@@ -175,8 +181,9 @@ class Trainer : public TransportHandler {
   bool paused_ = false;                         // no new step begins
   std::deque<std::pair<std::string, Ack>> obeyed_;  // the newest orders, for their repeats
 
-  // The state of each stage at version_; none until a replica has acknowledged it.
+  // The state of each stage at version_; none until all its replicas have acknowledged it.
   std::vector<std::optional<StateName>> stage_states_;
+  std::map<Incarnation, StateName> applied_;  // acknowledged at version_, not judged yet
 
   // The checkpoint this era began from, and its bytes for joiners, while version_ is still there or
   // someone may be fetching them.

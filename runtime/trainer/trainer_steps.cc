@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
+#include "runtime/trainer/state_judge.h"
 #include "runtime/trainer/trainer.h"
 #include "stages/schedule.h"
 
@@ -26,6 +27,8 @@ void Trainer::BeginStep() {
   step.step = Step{Value(version_) + 1};
   step.evaluate = due && data_->evaluate_microbatches() > 0 && stop_reason_.empty();
   step.microbatches = phase_ == Phase::kEnding ? 0 : data_->train_microbatches();
+  const int64_t verify_every = options_.config.swarm.verify_every;
+  step.verify = verify_every > 0 && Value(step.step) % static_cast<uint64_t>(verify_every) == 0;
   step.microbatch_tokens = train.microbatch * options_.config.model.context;
   step.window = options_.config.swarm.window > 0
                     ? static_cast<uint32_t>(options_.config.swarm.window)
@@ -39,6 +42,13 @@ void Trainer::BeginStep() {
   step_run_ = std::make_unique<StepRun>(
       std::move(step), env_, &swarm_, data_, wiring_.get(),
       [this](const Event& event) { Emit(event); }, [this] { return MaySeal(); },
+      [this](const std::map<Incarnation, Hash128>& states) {
+        bool right = true;
+        for (uint32_t stage = 0; stage < swarm_.stages(); ++stage) {
+          right = Judge(StageId{stage}, states) && right;
+        }
+        return right;
+      },
       [this](absl::StatusOr<StepOutcome> outcome) { OnStepDone(std::move(outcome)); });
   step_run_->Start();
 }
@@ -102,6 +112,9 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
   step_run_.reset();
   version_ = VersionAfter(decision.step);
   if (decision.skip) ++skipped_;
+  live_.emplace().newest = decision;
+  live_->reported = true;
+  applied_.clear();
   for (auto& state : stage_states_) {
     if (decision.skip && state) {
       state->version = version_;
@@ -138,8 +151,6 @@ bool Trainer::CheckpointIsDue() const {
 void Trainer::OnApplied(Incarnation from, const Applied& applied) {
   Replica* replica = swarm_.Find(from);
   if (replica == nullptr || applied.state.era != swarm_.era()) return;
-  replica->state = applied.state;
-  saver_.OnApplied();
   const uint32_t stage = Value(replica->member.stage);
   const int64_t every = options_.config.train.hash_every;
   if (every > 0 && Value(applied.state.version) % static_cast<uint64_t>(every) == 0) {
@@ -150,16 +161,45 @@ void Trainer::OnApplied(Incarnation from, const Applied& applied) {
              .With("version", Value(applied.state.version))
              .With("hash", ToHex(applied.state.hash)));
   }
-  if (applied.state.version != version_) return;
-  std::optional<StateName>& known = stage_states_[stage];
-  if (!known) {
-    known = applied.state;
-  } else if (known->hash != applied.state.hash) {
-    return Fence(from,
-                 absl::StrCat("its state after step ", Value(version_), " has hash ",
-                              ToHex(applied.state.hash), ", its sibling's ", ToHex(known->hash)));
-  }
+  if (applied.state.version != version_ || taking_again_) return;
+  applied_[from] = applied.state;
+  if (!Judge(replica->member.stage, {})) return;
+  saver_.OnApplied();
   if (!admission_.empty()) OnAdmissionChanged();
+}
+
+// Compares what the replicas of a stage hold of version_: what they acknowledged, or `reported` at
+// the seal. False if somebody's state is wrong: the step is given up then.
+bool Trainer::Judge(StageId stage, const std::map<Incarnation, Hash128>& reported) {
+  if (taking_again_ || phase_ == Phase::kGathering || phase_ == Phase::kReturning) return true;
+  const std::vector<Incarnation> members = swarm_.OfStage(stage);
+  std::map<Incarnation, Hash128> hashes = reported;
+  if (reported.empty()) {
+    for (const auto& [incarnation, state] : applied_) hashes[incarnation] = state.hash;
+  }
+  std::optional<StateName>& known = stage_states_[Value(stage)];
+  const std::optional<StateVerdict> verdict =
+      JudgeStates(known ? std::optional<Hash128>(known->hash) : std::nullopt, hashes, members);
+  if (!verdict) return true;
+  if (verdict->right) known = StateName{swarm_.era(), version_, *verdict->right};
+  for (const Incarnation& member : members) {
+    const auto hash = hashes.find(member);
+    if (hash == hashes.end() || !known || hash->second != known->hash) continue;
+    swarm_.Find(member)->state = *known;  // may be copied from, from here on
+  }
+  if (verdict->wrong.empty()) return true;
+  for (const Incarnation& wrong : verdict->wrong) {
+    Emit(Event("state_differs")
+             .With("stage", Value(stage))
+             .With("replica", ToString(wrong))
+             .With("version", Value(version_))
+             .With("reason", absl::StrCat("its state has hash ", ToHex(hashes.at(wrong)), ", ",
+                                          known ? "the right one " + ToHex(known->hash)
+                                                : std::string("and no hash has the majority"),
+                                          ": it must load it, and the step is taken again")));
+  }
+  TakeStepAgain();
+  return false;
 }
 
 void Trainer::Report(const Decision& decision, const StepOutcome& outcome) {
@@ -224,6 +264,7 @@ void Trainer::BeginSave() {
 }
 
 void Trainer::MaybeEnd() {
+  if (taking_again_) return;
   const bool begun = phase_ != Phase::kGathering && phase_ != Phase::kReturning;
   if (!begun && !stop_reason_.empty()) {
     return Finish(absl::OkStatus(),

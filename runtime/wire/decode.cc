@@ -364,6 +364,7 @@ class Decoder {
   void Get(schema::Seal::Reader from, Seal* to) {
     to->step = static_cast<Step>(from.getStep());
     to->number = from.getNumber();
+    to->verify = from.getVerify();
   }
 
   void Get(schema::Sealed::Reader from, Sealed* to) {
@@ -389,7 +390,10 @@ class Decoder {
     to->lane = from.getLane();
     GetTensor(from.getData(), &to->data);
   }
-  void Get(schema::Piece::Reader from, Piece* to) { GetPart(from, to); }
+  void Get(schema::Piece::Reader from, Piece* to) {
+    GetPart(from, to);
+    GetList(from.getSegments(), &to->segments);
+  }
   void Get(schema::Result::Reader from, Result* to) { GetPart(from, to); }
 
   void Get(schema::Reduced::Reader from, Reduced* to) {

@@ -351,6 +351,7 @@ class BodyWriter {
     auto to = body_.initSeal();
     to.setStep(Value(from.step));
     to.setNumber(from.number);
+    to.setVerify(from.verify);
   }
 
   void operator()(const Sealed& from) {
@@ -370,7 +371,11 @@ class BodyWriter {
     to.setExpectedLane(from.plan.expected_lane);
   }
 
-  void operator()(const Piece& from) { PutPart(from, body_.initPiece()); }
+  void operator()(const Piece& from) {
+    auto to = body_.initPiece();
+    PutPart(from, to);
+    STARLING_PUT_LIST(from.segments, to, initSegments);
+  }
 
   void operator()(const Result& from) { PutPart(from, body_.initResult()); }
 

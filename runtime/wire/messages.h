@@ -298,6 +298,7 @@ struct FenceAck {
 struct Seal {
   Step step{0};
   uint32_t number = 0;
+  bool verify = false;  // Sealed::state_hash is to be taken from memory anew
 };
 
 // replica -> trainer, reply to Seal: everything it has frozen for the step.
@@ -312,6 +313,10 @@ struct Sealed {
 struct SegmentRef {
   SegmentId id{0};
   Hash128 list_hash;
+
+  friend bool operator==(const SegmentRef& a, const SegmentRef& b) {
+    return a.id == b.id && a.list_hash == b.list_hash;
+  }
 };
 
 struct RoundMemberPlan {
@@ -345,6 +350,9 @@ struct Piece {
   uint32_t part = 0;
   uint64_t lane = 0;  // of the member's whole contribution
   Blob data;          // f32 [count]
+  // The contribution it is a piece of. With the sender and the part it names the piece in every
+  // round of the step: the owner keeps it, so it need not come again.
+  std::vector<SegmentRef> segments;
 };
 
 // owner -> every member. Answered by Ack.

@@ -369,6 +369,7 @@ struct FenceAck {
 struct Seal {
   step @0 :UInt64;
   number @1 :UInt32;
+  verify @2 :Bool;
 }
 
 struct Sealed {
@@ -391,6 +392,7 @@ struct Piece {
   part @1 :UInt32;
   lane @2 :UInt64;
   data @3 :Tensor;
+  segments @4 :List(SegmentRef);
 }
 
 struct Result {

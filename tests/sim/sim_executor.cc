@@ -165,6 +165,10 @@ absl::Status SimExecutor::AddTo(SegmentId segment, const WorkId& work, const Kep
   }));
   Mistake mistake = Mistake::kNone;
   if (faults_ != nullptr && faults_->mistake) mistake = faults_->mistake(stage_.stage, work);
+  if (mistake == Mistake::kFlipState) {
+    FlipState();
+    mistake = Mistake::kNone;
+  }
   if (mistake != Mistake::kNone) Plant(mistake, {step, segment}, work, digest);
   const int times = mistake == Mistake::kNone ? 1 : mistake == Mistake::kCountNever ? 0 : 2;
   journal_->Record(Addition{name_, loads_, step, segment, work.id.index, work.attempt, times,
@@ -254,7 +258,19 @@ absl::StatusOr<Hash128> SimExecutor::Apply(const UpdateScalars& scalars,
                          scalars.inv_sqrt_bias2, scalars.epsilon,         scalars.decay};
   UpdateState(stage_.layout, HashBytes(words, sizeof(words)).low, sum.data(), state_.data());
   StateChanged(/*loaded=*/false, HashBytes(sum.data(), sum.size() * sizeof(float)));
+  if (faults_ != nullptr && faults_->mistake &&
+      faults_->mistake(stage_.stage, WorkId{}) == Mistake::kFlipState) {
+    FlipState();
+    state_hash_ = HashBytes(state_.data(), state_.size() * sizeof(float));
+  }
   return state_hash_;
+}
+
+// A bit of a parameter; the replica does not know, nor does the journal.
+void SimExecutor::FlipState() {
+  trace_->Line("fault", "a bit flips in the state of " + sim::ToString(name_));
+  state_[0] += state_[0] > 0 ? -1.0f : 1.0f;
+  parameters_digest_ = DigestOfParameters(state_.data(), stage_.layout);
 }
 
 absl::StatusOr<Blob> SimExecutor::Snapshot() {

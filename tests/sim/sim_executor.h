@@ -24,12 +24,13 @@
 
 namespace starling::sim {
 
-enum class Mistake : uint8_t { kNone, kCountTwice, kCountNever, kCountAgainAfterSeal };
+enum class Mistake : uint8_t { kNone, kCountTwice, kCountNever, kCountAgainAfterSeal, kFlipState };
 
 // What to do wrong on one node. The functions may be empty.
 struct ComputeFaults {
   double slowdown = 1;  // multiplies what operations cost from now on
-  std::function<Mistake(StageId, const WorkId&)> mistake;  // asked at each addition
+  // Asked at each addition, and at each update (without a work).
+  std::function<Mistake(StageId, const WorkId&)> mistake;
   // Asked before each operation ("forward", "backward", ...): an error is its answer, and spoils
   // the segment of a backward.
   std::function<absl::Status(const char* operation, StageId, const WorkId&)> fail;
@@ -79,6 +80,7 @@ class SimExecutor : public StageExecutor {
   absl::Status AddTo(SegmentId segment, const WorkId& work, const Kept& kept, uint64_t digest);
   void Plant(Mistake mistake, const SegmentKey& key, const WorkId& work, uint64_t digest);
   void StateChanged(bool loaded, Hash128 gradient);
+  void FlipState();
   void Tell(const char* what, const WorkId& work, const std::string& detail) const;
   void CheckHasState(const char* operation) const;
   std::string Describe(const WorkId& work) const;

@@ -60,6 +60,7 @@ RunConfig ConfigOf(const SwarmOptions& options) {
   config.optimizer.warmup = 1;
   config.swarm.stages = options.stages;
   config.swarm.dead_after = options.dead_after;
+  config.swarm.verify_every = options.verify_every;
   config.local.replicas = {options.replicas};
   config.checkpoint.every = options.checkpoint_every;
   return config;
@@ -91,6 +92,7 @@ SwarmOptions SwarmOptions::DrawnSimple(uint64_t seed) {
   options.checkpoint_every = 1 + static_cast<int64_t>(rng.Below(4));
   options.faults = static_cast<uint32_t>(rng.Below(6));
   options.kill_everything = rng.Chance(0.2);
+  options.verify_every = static_cast<int64_t>(rng.Below(3));
   if (rng.Chance(0.4)) options.trainer_restarts = 1 + static_cast<uint32_t>(rng.Below(3));
   Rng membership(MixAll(seed, 0x6d656d62ULL));
   options.leaves = static_cast<uint32_t>(membership.Below(4));
@@ -246,7 +248,9 @@ std::unique_ptr<Process> SwarmWorld::MakeTrainer(NodeContext& node) {
   options.start_meta = manifest->meta;
   options.layouts = layouts;
   if (state->newest) {
-    options.live = LiveState{*state->newest, state->members, {}, 0, false};
+    options.live = LiveState();
+    options.live->newest = *state->newest;
+    options.live->members = state->members;
     for (const Step& step : state->skipped) {
       if (VersionAfter(step) > newest->version) ++options.live->skipped;
     }

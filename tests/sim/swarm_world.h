@@ -44,6 +44,7 @@ struct SwarmOptions {
   // healed, everyone else is gone for good, and steps must go on.
   bool liveness = false;
   uint32_t trainer_restarts = 0;  // drawn crashes of the trainer alone, which comes back
+  int64_t verify_every = 0;       // swarm.verify_every
   // A planted mistake: a restarted trainer does not know of the newest decision.
   bool forget_newest_decision = false;
 

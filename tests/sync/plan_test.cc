@@ -98,5 +98,33 @@ TEST(CheckPlanTest, RefusesOwnersAndMembersThatMakeNoSense) {
   ExpectRefused(plan, "segment 0 of member 1.1 is summed twice");
 }
 
+RoundPlan PlanOf(std::vector<uint32_t> members, std::vector<RoundPart> parts) {
+  RoundPlan plan;
+  for (uint32_t counter : members) plan.members.push_back({{Epoch{1}, counter}, {}});
+  plan.parts = std::move(parts);
+  return plan;
+}
+
+TEST(KeepParts, PartsOfTheLivingStayWhereTheyAre) {
+  const RoundPlan before = PlanOf({1, 2, 3}, {{0, 32, 0}, {32, 32, 1}, {64, 16, 2}});
+  const std::vector<RoundPart> parts = KeepParts(before, PlanOf({2, 3}, {}).members);
+  ASSERT_EQ(parts.size(), 3u);
+  EXPECT_EQ(parts[1].owner, 0u);
+  EXPECT_EQ(parts[2].owner, 1u);
+  EXPECT_EQ(parts[0].owner, 1u);  // the lost part goes to who has least
+  for (size_t i = 0; i < parts.size(); ++i) {
+    EXPECT_EQ(parts[i].begin, before.parts[i].begin);
+    EXPECT_EQ(parts[i].count, before.parts[i].count);
+  }
+}
+
+TEST(KeepParts, NewcomerGetsNothingUnlessSomethingIsLeftOver) {
+  const RoundPlan before = PlanOf({1, 2}, {{0, 32, 0}, {32, 32, 1}});
+  for (const RoundPart& part : KeepParts(before, PlanOf({1, 2, 3}, {}).members)) {
+    EXPECT_NE(part.owner, 2u);
+  }
+  EXPECT_EQ(KeepParts(before, PlanOf({2, 3}, {}).members)[0].owner, 1u);
+}
+
 }  // namespace
 }  // namespace starling

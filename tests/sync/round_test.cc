@@ -328,7 +328,7 @@ class RoundRefusalTest : public ::testing::Test {
   // Member 1 of three, of which the third contributes nothing; parts of 48, 32 and 20 elements.
   RoundRefusalTest() : group_(100, {true, true, false}) {}
 
-  Piece GoodPiece() { return {group_.plan().id, 1, 5, Blob::OfFloats(Numbers(32, 1))}; }
+  Piece GoodPiece() { return {group_.plan().id, 1, 5, Blob::OfFloats(Numbers(32, 1)), {}}; }
   Result GoodResult() { return {group_.plan().id, 0, 5, Blob::OfFloats(Numbers(48, 1))}; }
   absl::StatusCode Give(Incarnation from, const Piece& piece) {
     return group_.member(1).OnPiece(from, piece).status().code();

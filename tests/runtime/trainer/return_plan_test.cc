@@ -16,8 +16,9 @@ constexpr Hash128 kOther{2, 2};
 Incarnation Replica(uint32_t counter) { return {Epoch{2}, counter}; }
 
 // Step 5 of era 3, by the trainer of epoch 1: round 2 of each of two stages.
-Decision Newest() {
-  Decision newest;
+LiveState Newest() {
+  LiveState live;
+  Decision& newest = live.newest;
   newest.epoch = Epoch{1};
   newest.era = Era{3};
   newest.step = Step{5};
@@ -27,7 +28,7 @@ Decision Newest() {
     group.result_hash = kHash;
     newest.groups.push_back(group);
   }
-  return newest;
+  return live;
 }
 
 Returnee At(uint32_t counter, uint32_t stage, uint64_t version, Hash128 hash = kHash) {
@@ -62,9 +63,9 @@ TEST(ReturnPlan, ResultOfAnotherRoundOrOtherBitsDoNotFinish) {
 }
 
 TEST(ReturnPlan, SkipNeedsNoResult) {
-  Decision newest = Newest();
-  newest.skip = true;
-  EXPECT_THAT(PlanReturn(newest, 1, {At(1, 0, 4)}).serve, ElementsAre(Replica(1)));
+  LiveState live = Newest();
+  live.newest.skip = true;
+  EXPECT_THAT(PlanReturn(live, 1, {At(1, 0, 4)}).serve, ElementsAre(Replica(1)));
 }
 
 TEST(ReturnPlan, StageWithoutTheVersionIsNamedWithTheReason) {
@@ -84,11 +85,21 @@ TEST(ReturnPlan, StateOfAnotherEraDoesNotCount) {
   EXPECT_EQ(PlanReturn(Newest(), 1, {old}).missing, StageId{0});
 }
 
-TEST(ReturnPlan, OfDifferentStatesTheMajorityServesAndOfTwoTheOlder) {
+TEST(ReturnPlan, OfDifferentStatesTheMajorityServes) {
   EXPECT_THAT(PlanReturn(Newest(), 1, {At(1, 0, 5, kOther), At(2, 0, 5), At(3, 0, 5)}).serve,
               ElementsAre(Replica(2), Replica(3)));
-  EXPECT_THAT(PlanReturn(Newest(), 1, {At(1, 0, 5, kOther), At(2, 0, 5)}).serve,
-              ElementsAre(Replica(1)));
+}
+
+TEST(ReturnPlan, OfTwoThatDifferNobodyServesUnlessTheHashIsKnown) {
+  LiveState live = Newest();
+  const std::vector<Returnee> two = {At(1, 0, 5, kOther), At(2, 0, 5)};
+  const ReturnPlan plan = PlanReturn(live, 1, two);
+  EXPECT_EQ(plan.missing, StageId{0});
+  EXPECT_THAT(plan.reason, HasSubstr("differ"));
+  live.hashes[StageId{0}] = kHash;
+  EXPECT_THAT(PlanReturn(live, 1, two).serve, ElementsAre(Replica(2)));
+  live.hashes[StageId{0}] = Hash128{9, 9};
+  EXPECT_EQ(PlanReturn(live, 1, two).missing, StageId{0});
 }
 
 }  // namespace

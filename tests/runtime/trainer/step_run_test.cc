@@ -80,6 +80,10 @@ class StepRunTest : public testing::Test {
     run_ = std::make_unique<StepRun>(
         options, &env_, &swarm_, &feed_, &wiring_,
         [this](const Event& event) { events_.push_back(event.name); }, [this] { return may_seal_; },
+        [this](const std::map<Incarnation, Hash128>& states) {
+          sealed_states_ = states;
+          return states_are_right_;
+        },
         [this](absl::StatusOr<StepOutcome> outcome) { outcome_ = std::move(outcome); });
     run_->Start();
   }
@@ -175,6 +179,8 @@ class StepRunTest : public testing::Test {
   Wiring wiring_{Wiring::Options()};
   std::vector<std::string> events_;
   bool may_seal_ = true;
+  bool states_are_right_ = true;
+  std::map<Incarnation, Hash128> sealed_states_;
   std::optional<absl::StatusOr<StepOutcome>> outcome_;
   std::unique_ptr<StepRun> run_;
 };
@@ -253,15 +259,39 @@ TEST_F(StepRunTest, ReplicasWithDifferentResultsAreDataLoss) {
   EXPECT_EQ(Code(), absl::StatusCode::kDataLoss);
 }
 
-TEST_F(StepRunTest, FailedRoundIsDataLoss) {
+TEST_F(StepRunTest, RoundWithWrongNumbersIsDataLoss) {
   Start();
   Seal(ListsOf(RunAll()));
   const std::vector<Request> reduces = Take<Reduce>();
   ASSERT_THAT(reduces, SizeIs(3));
   Reduced failed = Sum(reduces[0]);
-  failed.code = absl::StatusCode::kInternal;
+  failed.code = absl::StatusCode::kDataLoss;
   Answer(reduces[0], failed);
   EXPECT_EQ(Code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(StepRunTest, RoundThatCannotBeFollowedIsSealedAndTriedAgainAFewTimes) {
+  Start();
+  const auto lists = ListsOf(RunAll());
+  for (int tries = 0; tries < 6; ++tries) {
+    ASSERT_FALSE(outcome_.has_value()) << tries;
+    Seal(lists);
+    const std::vector<Request> reduces = Take<Reduce>();
+    ASSERT_THAT(reduces, SizeIs(3));
+    Reduced failed = Sum(reduces[0]);
+    failed.code = absl::StatusCode::kAborted;
+    Answer(reduces[0], failed);
+  }
+  EXPECT_EQ(Code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(StepRunTest, WrongStateAtTheSealEndsTheStepBeforeAnyRound) {
+  states_are_right_ = false;
+  Start();
+  Seal(ListsOf(RunAll()));
+  EXPECT_THAT(Take<Reduce>(), SizeIs(0));
+  EXPECT_THAT(sealed_states_, SizeIs(3));
+  EXPECT_FALSE(outcome_.has_value());
 }
 
 TEST_F(StepRunTest, OverlappingSegmentsAreVoidedAndOnlyWhatIsMissingIsReplayed) {
