@@ -89,10 +89,11 @@ struct SwarmConfig {
   std::string advertise;  // empty: what was bound
   absl::Duration orphan_timeout = absl::Seconds(60);
   absl::Duration heartbeat = absl::Seconds(1);
-  absl::Duration dead_after = absl::Seconds(20);  // without a heartbeat
+  absl::Duration dead_after = absl::Seconds(20);    // without a heartbeat
   absl::Duration drain_timeout = absl::Minutes(2);  // for a decision that lets a leaver go
-  int64_t join_rate = int64_t{64} << 20;       // bytes/s that a replica gives to joiners; 0: all
-  int64_t result_budget = int64_t{256} << 20;  // bytes of results kept for joiners, at least four
+  int64_t join_rate = int64_t{64} << 20;        // bytes/s that a replica gives to joiners; 0: all
+  int64_t result_budget = int64_t{256} << 20;   // bytes of results kept for joiners, at least four
+  absl::Duration rebalance = absl::Minutes(1);  // between looks at who should serve what; 0: never
   int64_t verify_every = 16;  // steps between hashes of the state in memory; 0: never
   int64_t window = 0;         // microbatches in flight; 0: twice the number of replicas
   int64_t slots = 0;          // microbatches a replica holds; 0: two steps' and 64 more

@@ -413,6 +413,9 @@ void AddSwarm(std::vector<RunKey>* keys) {
   s.Integer("result_budget", &S::result_budget, 0, kAny,
             "bytes of the newest decisions' results that a replica keeps, for newcomers to\n"
             "replay; at least four results are kept");
+  s.Duration("rebalance", &S::rebalance, true,
+             "how often it is considered to move replicas to slower stages; 0s = never. One that\n"
+             "was started with --stage N stays there");
   s.Integer("verify_every", &S::verify_every, 0, 1 << 24,
             "steps between hashes of the state in memory, which find flipped bits; 0 = never");
   s.Integer("window", &S::window, 0, 1 << 24,

@@ -87,6 +87,29 @@ std::string LoadFailed(const Fields& f) {
 std::string JoinerLost(const Fields& f) {
   return absl::StrCat("lost a joiner of stage ", f["stage"], ": ", f["reason"]);
 }
+std::string Draining(const Fields& f) {
+  return absl::StrCat("replica ", f["replica"], " of stage ", f["stage"],
+                      " is to leave: ", f["reason"]);
+}
+std::string DrainWaits(const Fields& f) {
+  return absl::StrCat("replica ", f["replica"], " of stage ", f["stage"],
+                      " stays for now: ", f["reason"]);
+}
+std::string Departed(const Fields& f) {
+  return absl::StrCat("replica ", f["replica"], " left stage ", f["stage"], " at version ",
+                      f["version"]);
+}
+std::string Moved(const Fields& f) {
+  return absl::StrCat("replica ", f["replica"], " moves from stage ", f["stage"], " to stage ",
+                      f["to_stage"], ": ", f["reason"]);
+}
+std::string Behind(const Fields& f) {
+  return absl::StrCat("a joiner of stage ", f["stage"], " falls behind: ", f["reason"]);
+}
+std::string Paused(const Fields& f) {
+  return absl::StrCat("paused after step ", f["step"], ": `starling pause --off` goes on");
+}
+std::string Unpaused(const Fields&) { return "goes on"; }
 std::string Killed(const Fields& f) {
   return absl::StrCat("chaos: killed a replica of stage ", f["stage"], " (pid ", f["pid"], ")");
 }
@@ -120,6 +143,13 @@ const std::map<std::string, Sentence>& Sentences() {
       {"message_refused", Refused},
       {"load_failed", LoadFailed},
       {"joiner_lost", JoinerLost},
+      {"draining", Draining},
+      {"drain_waits", DrainWaits},
+      {"peer_left", Departed},
+      {"moved", Moved},
+      {"joiner_falls_behind", Behind},
+      {"paused", Paused},
+      {"unpaused", Unpaused},
       {"chaos_kill", Killed},
       {"local_exited", Exited},
       {"local_gave_up", GaveUp},

@@ -57,7 +57,7 @@ Peer::~Peer() {
 }
 
 void Peer::Start() {
-  connecting_since_ = heard_trainer_ = env_->Now();
+  connecting_since_ = env_->Now();
   SayHello();
 }
 
@@ -152,6 +152,7 @@ void Peer::OnHelloReply(const Message& message) {
   } else if (calling_ && FromTrainer(message)) {
     calling_ = false;  // an Ack: nothing was lost
     env_->Cancel(hello_);
+    HeardTrainer();
     Emit(Event("trainer_found"));
   }
 }
@@ -212,6 +213,9 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   state_ = State::kAdmitted;
   Emit(Event("admitted").With("incarnation", ToString(self_)).With("stage", Value(stage_)));
   env_->Cancel(heartbeat_);
+  trainer_watch_.emplace(
+      FailureDetector::Options{config_.swarm.dead_after, config_.swarm.heartbeat});
+  HeardTrainer();
   next_beat_ = env_->Now();
   BeatHeart();
 }
@@ -225,9 +229,9 @@ void Peer::BeatHeart() {
   if (state_ != State::kAdmitted && state_ != State::kServing) return;
   // A loop that could not run did not hear the trainer either.
   const absl::Duration late = env_->Now() - next_beat_;
-  if (late > config_.swarm.heartbeat) heard_trainer_ += late;
-  if (env_->Now() - heard_trainer_ >= config_.swarm.dead_after) {
-    LoseSight("the trainer says nothing");
+  if (late > config_.swarm.heartbeat) trainer_watch_->Extend(late);
+  if (const auto suspects = trainer_watch_->Overdue(env_->Now()); !suspects.empty()) {
+    LoseSight(absl::StrCat("the trainer is ", suspects.front().reason));
     if (state_ == State::kExited) return;
   }
   Heartbeat beat;
@@ -236,6 +240,11 @@ void Peer::BeatHeart() {
   keeper_->Tidy();
   next_beat_ = env_->Now() + config_.swarm.heartbeat;
   heartbeat_ = env_->Schedule(config_.swarm.heartbeat, [this] { BeatHeart(); });
+}
+
+void Peer::HeardTrainer() {
+  heard_trainer_ = env_->Now();
+  if (trainer_watch_) trainer_watch_->OnHeard(trainer_, env_->Now());
 }
 
 void Peer::LoseSight(const std::string& why) {
@@ -253,7 +262,6 @@ void Peer::TrainerLost(const std::string& why) {
   if (draining_) return Exit(absl::OkStatus(), absl::StrCat("left: ", why));
   state_ = State::kConnecting;
   connecting_since_ = env_->Now();
-  heard_trainer_ = env_->Now();
   env_->Cancel(heartbeat_);
   SayHello();
 }
@@ -274,7 +282,7 @@ void Peer::OnPacket(Packet packet) {
   }
   const Message& message = *decoded;
   if (message.reply_to != 0) {
-    if (FromTrainer(message)) heard_trainer_ = env_->Now();
+    if (FromTrainer(message)) HeardTrainer();
     if (wiring_ && server_)
       wiring_->OnReport(message.sender, message.load.service_s, message.load.queued);
     outbox_.OnReply(message);
@@ -292,7 +300,7 @@ bool Peer::FromTrainer(const Message& message) const { return message.sender == 
 
 void Peer::Dispatch(const Message& message) {
   if (FromTrainer(message)) {
-    heard_trainer_ = env_->Now();
+    HeardTrainer();
     return DispatchFromTrainer(message);
   }
   if (Donates(message) || message.era != era_) return;
@@ -326,7 +334,7 @@ void Peer::DispatchFromTrainer(const Message& message) {
       return Exit(absl::FailedPreconditionError(refused->reason), refused->reason);
     return TrainerLost(refused->reason);
   }
-  if (const auto* move = std::get_if<Move>(&message.body)) return On(*move);
+  if (const auto* move = std::get_if<MoveTo>(&message.body)) return On(*move);
   if (message.era != era_) return;
   if (const auto* view = std::get_if<View>(&message.body)) {
     On(*view);
@@ -383,7 +391,7 @@ void Peer::SetCandidates() {
 }
 
 // Our stage goes on without us.
-void Peer::On(const Move& move) {
+void Peer::On(const MoveTo& move) {
   if (state_ != State::kServing) return;
   Emit(Event("moves")
            .With("to_stage", Value(move.stage))
@@ -394,7 +402,6 @@ void Peer::On(const Move& move) {
   wanted_ = move.stage;
   state_ = State::kConnecting;
   connecting_since_ = env_->Now();
-  heard_trainer_ = env_->Now();
   env_->Cancel(heartbeat_);
   SayHello();
 }

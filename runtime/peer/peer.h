@@ -30,6 +30,7 @@
 #include "runtime/env/compute.h"
 #include "runtime/env/env.h"
 #include "runtime/env/transport.h"
+#include "runtime/membership/failure_detector.h"
 #include "runtime/membership/outbox.h"
 #include "runtime/peer/peer_links.h"
 #include "runtime/peer/state_keeper.h"
@@ -118,6 +119,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   void OnWelcome(const Welcome& welcome, const Message& message);
   void BeatHeart();
   uint32_t slots() const;
+  void HeardTrainer();
   void Exit(absl::Status status, const std::string& reason);
 
   // One per kind of message
@@ -126,7 +128,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   void On(const View& view);
   void On(const Muster& muster, const Message& message);
   void On(const Fence& fence);
-  void On(const Move& move);
+  void On(const MoveTo& move);
   void On(const LoadState& load, const Message& message);
   bool Donates(const Message& message);
 
@@ -165,7 +167,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   TimerId drain_limit_ = kNoTimer;
   bool ever_admitted_ = false;
   absl::Time connecting_since_;
-  absl::Time heard_trainer_;
+  std::optional<FailureDetector> trainer_watch_;  // since it let us in
   TimerId heartbeat_ = kNoTimer;
   absl::Time next_beat_;
   TimerId hello_ = kNoTimer;

@@ -38,7 +38,9 @@ std::string Admission::Objection(const Hello& hello) const {
   return "";
 }
 
-StageId Admission::ChooseStage() const {
+StageId Admission::ChooseStage(const Hello& hello) const {
+  if (hello.stage) return *hello.stage;
+  if (choose_) return choose_(hello);
   std::vector<uint32_t> counts = swarm_->CountPerStage();
   const std::vector<uint32_t> joining = CountPerStage();
   for (size_t s = 0; s < counts.size(); ++s) counts[s] += joining[s];
@@ -73,9 +75,10 @@ std::optional<Incarnation> Admission::OnHello(const Hello& hello, Incarnation pr
   }
   Joiner joiner;
   joiner.replica.hello = hello;
+  joiner.replica.since = env_->Now();
   if (!replaced || !Planted(Bug::kReuseIncarnation)) ++last_counter_;
   joiner.replica.member = {Incarnation{swarm_->epoch(), last_counter_}, hello.peer,
-                           hello.stage.value_or(ChooseStage()), hello.address};
+                           ChooseStage(hello), hello.address};
   const Incarnation incarnation = joiner.replica.member.incarnation;
   events_(Event("peer_arrived")
               .With("stage", Value(joiner.replica.member.stage))

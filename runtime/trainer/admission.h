@@ -18,6 +18,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/event.h"
@@ -40,6 +41,10 @@ class Admission {
   // `changed` is called when a joiner came, loaded or went.
   Admission(Env* env, Swarm* swarm, std::string config_toml, EventSink events, FindTarget target,
             std::function<void()> changed);
+
+  // Where a peer goes that leaves it to the trainer; without this, where there are fewest.
+  using ChooseStageFn = std::function<StageId(const Hello&)>;
+  void SetChooser(ChooseStageFn choose) { choose_ = std::move(choose); }
 
   // Lets a peer in, or refuses it. `previous` is the incarnation it had when it said Hello. Returns
   // the member that this peer was until now, and is no more: the trainer fences it.
@@ -84,7 +89,7 @@ class Admission {
   };
 
   std::string Objection(const Hello& hello) const;
-  StageId ChooseStage() const;
+  StageId ChooseStage(const Hello& hello) const;
   void SendWelcome(const Replica& replica, uint64_t request);
   void BeginLoad(Incarnation incarnation, Joiner* joiner, const LoadTarget& target);
   void OnLoaded(Incarnation incarnation, uint64_t load, const Loaded& loaded);
@@ -95,6 +100,7 @@ class Admission {
   const EventSink events_;
   const FindTarget target_;
   const std::function<void()> changed_;
+  ChooseStageFn choose_;
   std::map<Incarnation, Joiner> joiners_;
   uint32_t last_counter_ = 0;
   uint64_t loads_ = 0;

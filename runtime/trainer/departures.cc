@@ -109,6 +109,11 @@ bool Departures::MoveUnderWay() const {
                      [](const auto& entry) { return entry.second.moves_to.has_value(); });
 }
 
+std::optional<StageId> Departures::MovesTo(Incarnation incarnation) const {
+  const auto it = asked_.find(incarnation);
+  return it == asked_.end() ? std::nullopt : it->second.moves_to;
+}
+
 void Departures::Left(const std::vector<Departure>& due, Version at) {
   for (const Departure& departure : due) {
     const Replica* found = swarm_->Find(departure.incarnation);
@@ -124,7 +129,7 @@ void Departures::Left(const std::vector<Departure>& due, Version at) {
         .With("pid", replica.hello.pid)
         .With("version", Value(at));
     if (departure.moves_to) {
-      gone.farewell = Move{*departure.moves_to, at, asked->second.reason};
+      gone.farewell = MoveTo{*departure.moves_to, at, asked->second.reason};
       event.With("to_stage", Value(*departure.moves_to));
     }
     events_(event.With("reason", asked->second.reason));

@@ -38,6 +38,7 @@ class Departures {
   std::vector<Departure> Due() const;
   bool WasAsked(Incarnation incarnation) const { return asked_.count(incarnation) > 0; }
   bool MoveUnderWay() const;
+  std::optional<StageId> MovesTo(Incarnation incarnation) const;
 
   // Membership changed, or someone was asked, and a View is about to go out: sets who is shown as
   // draining in it, says what is waited for, calls off moves that became impossible.
@@ -62,7 +63,7 @@ class Departures {
   };
   struct Gone {
     Endpoint address;
-    MessageBody farewell;  // Stop or Move
+    MessageBody farewell;  // Stop or MoveTo
   };
 
   bool OthersServe(const Replica& replica) const;

@@ -15,6 +15,7 @@ namespace {
 
 // Versions for which the state an era began from is kept for those who may be fetching it.
 constexpr uint64_t kKeepBaseFor = 32;
+constexpr int kWatchesPerHeartbeat = 4;
 constexpr absl::Duration kSayWhatIsMissing = absl::Seconds(10);
 constexpr char kCameBack[] = "it came back and asked to be let in again";
 
@@ -36,6 +37,8 @@ Trainer::Trainer(Options options, Env* env, Transport* transport, Files* files,
           },
           [this] { OnAdmissionChanged(); }),
       departures_(&swarm_, [this](const Event& event) { Emit(event); }),
+      mover_(options_.config, options_.layouts, env, &swarm_, &admission_, &departures_,
+             [this](const Event& event) { Emit(event); }),
       detector_(FailureDetector::Options{options_.config.swarm.dead_after,
                                          options_.config.swarm.heartbeat}),
       log_(files, options_.run_directory + "/decisions.jsonl"),
@@ -59,14 +62,22 @@ Trainer::Trainer(Options options, Env* env, Transport* transport, Files* files,
   Wiring::Options wiring;
   wiring.seed = env->Random();
   wiring_ = std::make_unique<Wiring>(wiring);
+  admission_.SetChooser([this](const Hello& hello) { return mover_.ChooseStage(hello); });
   transport->SetHandler(this);
 }
 
-Trainer::~Trainer() { env_->Cancel(watch_); }
+Trainer::~Trainer() {
+  env_->Cancel(watch_);
+  env_->Cancel(rebalance_);
+}
 
 void Trainer::Start() {
   last_watch_ = env_->Now();
-  watch_ = env_->Schedule(options_.config.swarm.heartbeat, [this] { Watch(); });
+  watch_ = env_->Schedule(options_.config.swarm.heartbeat / kWatchesPerHeartbeat,
+                          [this] { Watch(); });
+  if (options_.config.swarm.rebalance > absl::ZeroDuration()) {
+    rebalance_ = env_->Schedule(options_.config.swarm.rebalance, [this] { Rebalance(); });
+  }
   live_ = options_.live;
   if (live_) return BeginReturn();
   BeginEra();
@@ -202,7 +213,8 @@ void Trainer::OnLinkLost(const Endpoint& peer) {
 
 void Trainer::Watch() {
   const absl::Time now = env_->Now();
-  const absl::Duration late = now - last_watch_ - options_.config.swarm.heartbeat;
+  const absl::Duration pause = options_.config.swarm.heartbeat / kWatchesPerHeartbeat;
+  const absl::Duration late = now - last_watch_ - pause;
   // A loop that could not run did not hear anyone either.
   if (late > options_.config.swarm.heartbeat) detector_.Extend(late);
   last_watch_ = now;
@@ -221,7 +233,7 @@ void Trainer::Watch() {
   // A joiner may have loaded while a fence kept it out.
   OnAdmissionChanged();
   if (phase_ != Phase::kDone) {
-    watch_ = env_->Schedule(options_.config.swarm.heartbeat, [this] { Watch(); });
+    watch_ = env_->Schedule(pause, [this] { Watch(); });
   }
 }
 
@@ -238,6 +250,7 @@ void Trainer::Fence(Incarnation incarnation, const std::string& reason) {
   const Replica replica = *found;
   swarm_.Remove(incarnation);
   departures_.Forget(incarnation);
+  mover_.OnGone();
   detector_.Forget(incarnation);
   unrecorded_leaves_.push_back(incarnation);
   const size_t left = swarm_.OfStage(replica.member.stage).size();
@@ -348,6 +361,7 @@ void Trainer::Admitted(std::vector<Replica> replicas, Version at, Era era) {
              .With("pid", replica.hello.pid)
              .With("version", Value(version_)));
     detector_.OnHeard(replica.member.incarnation, env_->Now());
+    mover_.OnJoined(replica);
     swarm_.Add(std::move(replica));
   }
   OnMembersChanged();

@@ -40,6 +40,7 @@
 #include "runtime/trainer/admission.h"
 #include "runtime/trainer/decision_log.h"
 #include "runtime/trainer/departures.h"
+#include "runtime/trainer/mover.h"
 #include "runtime/trainer/observer.h"
 #include "runtime/trainer/return_plan.h"
 #include "runtime/trainer/roll_call.h"
@@ -108,6 +109,7 @@ class Trainer : public TransportHandler {
   std::string Drain(Incarnation incarnation, const std::string& reason,
                     std::optional<StageId> moves_to);
   void DepartBetweenSteps();
+  void Rebalance();
   void Depart(const Decision& record, Version at);
   bool EnoughToStart() const;
   void AdmitLoaded();
@@ -161,6 +163,7 @@ class Trainer : public TransportHandler {
   Swarm swarm_;
   Admission admission_;
   Departures departures_;
+  Mover mover_;
   FailureDetector detector_;
   DecisionLog log_;
   Saver saver_;
@@ -201,6 +204,7 @@ class Trainer : public TransportHandler {
   std::optional<Version> saved_;  // the newest published
   std::string waiting_said_;
   TimerId watch_ = kNoTimer;
+  TimerId rebalance_ = kNoTimer;
   absl::Time last_watch_;
 };
 

@@ -61,6 +61,13 @@ void Trainer::Depart(const Decision& record, Version at) {
   OnMembersChanged();
 }
 
+void Trainer::Rebalance() {
+  if (phase_ == Phase::kDone) return;
+  rebalance_ = env_->Schedule(options_.config.swarm.rebalance, [this] { Rebalance(); });
+  if (phase_ != Phase::kTraining || paused_) return;
+  for (const Move& move : mover_.Propose()) Drain(move.replica, move.reason, move.to);
+}
+
 void Trainer::SetPaused(bool paused) {
   if (paused_ == paused) return;
   paused_ = paused;

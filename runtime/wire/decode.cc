@@ -255,7 +255,7 @@ class Decoder {
 
   void Get(schema::Stop::Reader from, Stop* to) { Get(from.getReason(), &to->reason); }
 
-  void Get(schema::Move::Reader from, Move* to) {
+  void Get(schema::MoveTo::Reader from, MoveTo* to) {
     to->stage = static_cast<StageId>(from.getStage());
     to->left_at = static_cast<Version>(from.getLeftAt());
     Get(from.getReason(), &to->reason);
@@ -462,7 +462,7 @@ void Decoder::GetBody(schema::Envelope::Body::Reader from, MessageBody* to) {
     STARLING_BODY(MUSTER, Muster)
     STARLING_BODY(MUSTER_REPLY, MusterReply)
     STARLING_BODY(ORDER, Order)
-    STARLING_BODY(MOVE, Move)
+    STARLING_BODY(MOVE_TO, MoveTo)
     STARLING_BODY(BEHIND, Behind)
 #undef STARLING_BODY
   }

@@ -224,8 +224,8 @@ class BodyWriter {
 
   void operator()(const Stop& from) { body_.initStop().setReason(TextOf(from.reason)); }
 
-  void operator()(const Move& from) {
-    auto to = body_.initMove();
+  void operator()(const MoveTo& from) {
+    auto to = body_.initMoveTo();
     to.setStage(Value(from.stage));
     to.setLeftAt(Value(from.left_at));
     to.setReason(TextOf(from.reason));

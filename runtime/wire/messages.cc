@@ -37,7 +37,7 @@ struct KindName {
   const char* operator()(const Muster&) const { return "Muster"; }
   const char* operator()(const MusterReply&) const { return "MusterReply"; }
   const char* operator()(const Order&) const { return "Order"; }
-  const char* operator()(const Move&) const { return "Move"; }
+  const char* operator()(const MoveTo&) const { return "MoveTo"; }
   const char* operator()(const Behind&) const { return "Behind"; }
 };
 

@@ -128,7 +128,7 @@ struct Stop {
 };
 
 // trainer -> peer: you have left your stage at this version; say Hello for that one.
-struct Move {
+struct MoveTo {
   StageId stage{0};
   Version left_at{0};
   std::string reason;
@@ -449,7 +449,7 @@ using MessageBody =
     std::variant<Hello, Welcome, Refused, Heartbeat, Leave, Stop, View, LoadState, Loaded, Fetch,
                  Chunk, Forward, Backward, Notice, Cancel, Fence, FenceAck, Seal, Sealed, Reduce,
                  Piece, Result, Reduced, Apply, Applied, StatusRequest, StatusReply, Ack,
-                 FetchIndex, ChunkIndex, Muster, MusterReply, Order, Move, Behind>;
+                 FetchIndex, ChunkIndex, Muster, MusterReply, Order, MoveTo, Behind>;
 
 struct Message {
   RunId run{0};  // 0: not known yet (Hello, StatusRequest)

@@ -56,7 +56,7 @@ struct Envelope {
     muster @40 :Muster;
     musterReply @41 :MusterReply;
     order @42 :Order;
-    move @43 :Move;
+    moveTo @43 :MoveTo;
     behind @44 :Behind;
   }
 }
@@ -243,7 +243,7 @@ struct Stop {
   reason @0 :Text;
 }
 
-struct Move {
+struct MoveTo {
   stage @0 :UInt32;
   leftAt @1 :UInt64;
   reason @2 :Text;

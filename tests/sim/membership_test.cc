@@ -307,5 +307,49 @@ TEST(JoinTest, CheckpointOverASlowLinkHoldsNoStepUp) {
   EXPECT_EQ(swarm.checkers().count("checkpoint_saved"), 3u) << swarm.Report();
 }
 
+// --- moving ----------------------------------------------------------------------------
+
+TEST(MoveTest, ReplicasOfThreeOneTwoAreBalancedByOneMoveAndThenStay) {
+  SwarmOptions options = Calm(1, 260);
+  options.microbatches = 12;
+  options.checkpoint_every = 0;
+  options.eval_every = 0;
+  options.rebalance = absl::Seconds(2);
+  SwarmWorld swarm(options);
+  swarm.AddPeer(0);
+  swarm.AddPeer(0);
+  swarm.AddPeer(2);
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("peer_joined") == 6; }))
+      << swarm.Report();
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("moved") == 1; }))
+      << swarm.Report();
+  const size_t before = swarm.steps().size();
+  ExpectGoodEnd(swarm);
+  EXPECT_EQ(swarm.steps().back().replicas, (std::vector<uint32_t>{2, 2, 2})) << swarm.Report();
+  EXPECT_EQ(swarm.checkers().count("moved"), 1u) << swarm.Report();
+  EXPECT_EQ(swarm.checkers().count("peer_lost"), 0u) << swarm.Report();
+  EXPECT_EQ(ReplayedIn(swarm), 0u);
+  EXPECT_LT(MeanStepSeconds(swarm, swarm.steps().size() - 20, swarm.steps().size()),
+            0.8 * MeanStepSeconds(swarm, before - 5, before))
+      << swarm.Report();
+}
+
+TEST(MoveTest, MoverDiesAtEveryMomentAndNothingIsLost) {
+  for (int at_ms = 0; at_ms < 400; at_ms += 20) {
+    SwarmOptions options = Calm(1, 60);
+    options.rebalance = absl::Seconds(1);
+    SwarmWorld swarm(options);
+    const std::vector<NodeId> extra = {swarm.AddPeer(0), swarm.AddPeer(0)};
+    ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("draining") > 0; }))
+        << swarm.Report();
+    swarm.world().At(absl::Milliseconds(at_ms), [&] {
+      swarm.world().Crash(extra[0]);
+      swarm.world().Restart(extra[0], absl::Milliseconds(200), true);
+    });
+    ExpectGoodEnd(swarm);
+    EXPECT_EQ(swarm.checkers().count("state_lost"), 0u) << swarm.Report();
+  }
+}
+
 }  // namespace
 }  // namespace starling::sim

@@ -61,6 +61,7 @@ RunConfig ConfigOf(const SwarmOptions& options) {
   config.swarm.stages = options.stages;
   config.swarm.dead_after = options.dead_after;
   config.swarm.verify_every = options.verify_every;
+  config.swarm.rebalance = options.rebalance;
   config.local.replicas = {options.replicas};
   config.checkpoint.every = options.checkpoint_every;
   return config;
@@ -97,6 +98,9 @@ SwarmOptions SwarmOptions::DrawnSimple(uint64_t seed) {
   Rng membership(MixAll(seed, 0x6d656d62ULL));
   options.leaves = static_cast<uint32_t>(membership.Below(4));
   options.joins = static_cast<uint32_t>(membership.Below(3));
+  if (membership.Chance(0.5)) {
+    options.rebalance = absl::Milliseconds(200 + membership.Below(2000));
+  }
   return options;
 }
 
@@ -120,11 +124,11 @@ SwarmOptions SwarmOptions::Drawn(uint64_t seed, const FaultSet& allowed) {
 }
 
 std::string SwarmOptions::ToString() const {
-  std::string text =
-      absl::StrCat(stages, " stages x ", replicas, ", ", microbatches, " microbatches, ", steps,
-                   " steps, evaluation every ", eval_every, ", checkpoint every ", checkpoint_every,
-                   ", ", faults, " crashes and stalls, ", leaves, " leaves, ", joins, " joins",
-                   kill_everything ? ", everything killed once" : "");
+  std::string text = absl::StrCat(
+      stages, " stages x ", replicas, ", ", microbatches, " microbatches, ", steps,
+      " steps, evaluation every ", eval_every, ", checkpoint every ", checkpoint_every, ", ",
+      faults, " crashes and stalls, ", leaves, " leaves, ", joins, " joins, rebalance ",
+      absl::FormatDuration(rebalance), kill_everything ? ", everything killed once" : "");
   if (trainer_restarts > 0) absl::StrAppend(&text, ", trainer restarts ", trainer_restarts);
   for (FaultKind kind : more_faults) absl::StrAppend(&text, ", ", sim::ToString(kind));
   if (liveness) absl::StrAppend(&text, ", then only a core left");

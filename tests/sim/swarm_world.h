@@ -38,6 +38,7 @@ struct SwarmOptions {
   uint32_t faults = 0;                 // drawn crashes and stalls of peers while the run goes on
   uint32_t leaves = 0;                 // drawn peers that are drained, and come back afterwards
   uint32_t joins = 0;                  // drawn newcomers
+  absl::Duration rebalance;            // between looks at who should serve what; zero: never
   bool kill_everything = false;        // once, at a drawn moment: all crash, the trainer resumes
   std::vector<FaultKind> more_faults;  // each at a drawn moment, to drawn victims
   // RunLiveness: once the drawn faults have happened, the trainer and one replica of each stage are

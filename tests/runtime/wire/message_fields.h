@@ -59,7 +59,7 @@ STARLING_FIELDS(Refused, a, b);
 STARLING_FIELDS(Heartbeat, a);
 STARLING_FIELDS(Leave, a, b);
 STARLING_FIELDS(Stop, a);
-STARLING_FIELDS(Move, a, b, c);
+STARLING_FIELDS(MoveTo, a, b, c);
 STARLING_FIELDS(Behind, a, b);
 STARLING_FIELDS(View, a, b);
 STARLING_FIELDS(LoadState, a, b);
