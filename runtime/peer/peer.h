@@ -169,6 +169,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   absl::Time connecting_since_;
   std::optional<FailureDetector> trainer_watch_;  // since it let us in
   TimerId heartbeat_ = kNoTimer;
+  absl::Time heard_trainer_;
   absl::Time next_beat_;
   TimerId hello_ = kNoTimer;
   uint64_t hello_request_ = 0;
