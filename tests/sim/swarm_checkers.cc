@@ -269,6 +269,15 @@ void SwarmCheckers::CheckTrainer(const Trainer& trainer) {
     CheckBuffer("trainer", name, used, bound);
   });
   const Swarm& swarm = trainer.swarm();
+  if (swarm.replicas().size() > members_before_) {
+    std::set<PeerId> peers;
+    for (const auto& [incarnation, replica] : swarm.replicas()) {
+      if (peers.insert(replica.member.peer).second) continue;
+      Violation(absl::StrCat("I3: peer ", ToString(replica.member.peer),
+                             " serves under two names, one is ", ToString(incarnation)));
+    }
+  }
+  members_before_ = swarm.replicas().size();
   const auto now = std::make_tuple(swarm.epoch(), swarm.era(), trainer.version());
   if (now == trainer_before_) return;
   const auto& [epoch, era, version] = trainer_before_;

@@ -112,6 +112,7 @@ class SwarmCheckers : public TrainerObserver {
   };
   std::map<NodeId, PeerBefore> before_;
   std::tuple<Epoch, Era, Version> trainer_before_{Epoch{0}, Era{0}, Version{0}};
+  size_t members_before_ = 0;
   std::map<Era, Version> decided_;  // the newest version of each era
   const SimDisk* disk_ = nullptr;
   size_t states_checked_ = 0;
