@@ -181,7 +181,7 @@ TEST_F(AdmissionTest, FailedLoadIsReportedAndTriedAgain) {
   EXPECT_THAT(events_, testing::Contains("load_failed"));
   EXPECT_THAT(admission_.LoadedPerStage(), ElementsAre(0, 0));
   EXPECT_THAT(Take<LoadState>(), IsEmpty());
-  env_.Advance(absl::Milliseconds(220));
+  env_.Advance(absl::Milliseconds(300));  // before the request is repeated
   EXPECT_THAT(Take<LoadState>(), SizeIs(1));
 }
 
