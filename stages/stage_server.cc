@@ -24,32 +24,65 @@ StageServer::StageServer(Options options, Compute* compute, StageLinks* links)
 void StageServer::Reset(Version version) {
   version_ = version;
   held_.clear();
+  aliases_.clear();
+  cancelled_.clear();
   queue_.clear();
   fenced_.clear();
-  segment_ = SegmentId{0};
+  fence_ = {};
+  main_segment_ = SegmentId{0};
+  next_segment_ = SegmentId{1};
+  contested_segments_.clear();
+  log_bytes_ = 0;
   device_busy_ = false;
   life_ = std::make_shared<bool>(true);
 }
 
+// --- what arrives ----------------------------------------------------------------------
+
+absl::StatusCode StageServer::Admit(const Forward& forward) const {
+  const Step step = forward.work.id.step;
+  if (forward.version < version_ || step <= Step{Value(version_)}) {
+    return absl::StatusCode::kAborted;
+  }
+  if (forward.until && forward.until->stage <= options_.stage) return absl::StatusCode::kAborted;
+  uint32_t open = 0;
+  uint32_t contested = 0;
+  for (const auto& [work, held] : held_) {
+    if (work.id.step != step) continue;
+    if (held.phase != Phase::kDone) ++open;
+    if (held.forward.contested && held.adds) ++contested;
+  }
+  if (forward.contested && contested >= options_.contested) {
+    return absl::StatusCode::kResourceExhausted;
+  }
+  return open >= options_.slots && !forward.replay ? absl::StatusCode::kResourceExhausted
+                                                   : absl::StatusCode::kOk;
+}
+
 absl::StatusCode StageServer::OnForward(Incarnation from, const Forward& forward) {
-  if (fenced_.count(from) > 0 || forward.version < version_) return absl::StatusCode::kAborted;
-  if (forward.work.id.step <= static_cast<Step>(Value(version_))) return absl::StatusCode::kAborted;
+  if (fenced_.count(from) > 0) return absl::StatusCode::kAborted;
   const auto known = held_.find(forward.work);
   const bool again = known != held_.end() && known->second.phase == Phase::kDone &&
                      Planted(Bug::kRunRepeatedRequest);
-  if (known != held_.end() && !again) return absl::StatusCode::kOk;
-  uint32_t open = 0;
-  for (const auto& [work, held] : held_) {
-    if (work.id.step == forward.work.id.step && held.phase != Phase::kDone) ++open;
+  if ((known != held_.end() && !again) || cancelled_.count(forward.work) > 0) {
+    return absl::StatusCode::kOk;
   }
-  if (open >= options_.slots) return absl::StatusCode::kResourceExhausted;
+  if (const absl::StatusCode code = Admit(forward); code != absl::StatusCode::kOk) return code;
 
   Held& held = held_[forward.work];
   held.forward = forward;
   held.upstream = from;
   held.adds = forward.work.id.kind == WorkKind::kTrain &&
-              (forward.add_at.empty() || Planted(Bug::kIgnoreStageMask) ||
+              (!forward.replay || Planted(Bug::kIgnoreStageMask) ||
                std::count(forward.add_at.begin(), forward.add_at.end(), options_.stage) > 0);
+  held.gradient_wanted =
+      forward.gradient_wanted && !first_stage() && forward.work.id.kind == WorkKind::kTrain;
+  if (held.gradient_wanted) held.takers.push_back({from, forward.work.attempt});
+  held.route.attempt = forward.work.attempt;
+  held.route.replay = forward.replay;
+  held.route.add_at = forward.add_at;
+  held.route.until = forward.until;
+  held.route.contested = forward.contested;
   if (forward.version > version_) {
     held.phase = Phase::kEarly;
   } else {
@@ -61,26 +94,82 @@ absl::StatusCode StageServer::OnForward(Incarnation from, const Forward& forward
 
 absl::StatusCode StageServer::OnBackward(Incarnation from, const Backward& backward) {
   if (fenced_.count(from) > 0) return absl::StatusCode::kAborted;
-  const auto it = held_.find(backward.work);
+  const auto alias = aliases_.find(backward.work);
+  const WorkId work = alias == aliases_.end() ? backward.work : alias->second;
+  const auto it = held_.find(work);
   if (it == held_.end()) return absl::StatusCode::kOk;  // cancelled, or the step is over
   Held& held = it->second;
-  if (held.downstream != from) return absl::StatusCode::kAborted;
+  const Party source{from, backward.work.attempt};
+  if (std::find(held.sources.begin(), held.sources.end(), source) == held.sources.end()) {
+    return absl::StatusCode::kAborted;
+  }
   // The gradient may overtake the acceptance: they travel on different channels.
-  if (held.phase == Phase::kSending || held.phase == Phase::kAwaitingGradient) {
+  if (held.phase == Phase::kAwaiting) {
     held.gradient = backward.gradient;
-    Enqueue(backward.work, held, Phase::kBackwardQueued);
+    Enqueue(work, held, Phase::kBackwardQueued);
     RunNext();
+  } else {
+    ++counters_.second_gradients;
   }
   return absl::StatusCode::kOk;
 }
 
+absl::StatusCode StageServer::OnClaim(Incarnation from, const Claim& claim) {
+  const auto it = held_.find(claim.work);
+  if (fenced_.count(from) > 0 || it == held_.end() || first_stage()) {
+    return absl::StatusCode::kAborted;
+  }
+  Held& held = it->second;
+  if (!CanGive(held)) return absl::StatusCode::kAborted;
+  held.gradient_wanted = true;
+  const Party taker{from, claim.as};
+  if (std::find(held.takers.begin(), held.takers.end(), taker) == held.takers.end()) {
+    held.takers.push_back(taker);
+  }
+  if (held.phase == Phase::kDone) {
+    links_->SendBackward(from, {{claim.work.id, claim.as}, held.input_gradient});
+  }
+  return absl::StatusCode::kOk;
+}
+
+absl::StatusCode StageServer::OnResend(const Resend& resend) {
+  bool all = true;
+  for (const ResendWork& work : resend.works) {
+    const bool stale = FenceName{work.work.id.step, resend.number} < fence_;
+    all = !stale && ResendOne(work) && all;
+  }
+  return all ? absl::StatusCode::kOk : absl::StatusCode::kAborted;
+}
+
+bool StageServer::ResendOne(const ResendWork& resend) {
+  const auto it = held_.find(resend.work);
+  if (it == held_.end() || last_stage()) return false;
+  Held& held = it->second;
+  if (held.route.attempt == resend.as) return true;
+  const bool claims = resend.until && resend.until->stage == Next(options_.stage);
+  // A claim is of use to one that waits; only an output that is still here can go on again.
+  if (claims ? held.phase != Phase::kAwaiting : held.output.empty()) return false;
+  Route route;
+  route.attempt = resend.as;
+  route.replay = true;
+  route.add_at = resend.add_at;
+  route.until = resend.until;
+  route.contested = resend.contested;
+  if (resend.contested) route.avoid = held.route.to;
+  held.route = std::move(route);
+  aliases_[{resend.work.id, resend.as}] = resend.work;
+  Offer(resend.work, held);
+  return true;
+}
+
 void StageServer::OnCancel(const Cancel& cancel) {
   for (const WorkId& work : cancel.works) {
+    if (FenceName{work.id.step, cancel.number} < fence_) continue;
     const auto it = held_.find(work);
-    if (it == held_.end()) continue;
-    const Phase phase = it->second.phase;
     // What has its gradient is counted on; only what can never get one is cancelled.
-    if (phase >= Phase::kBackwardQueued) continue;
+    if (it != held_.end() && it->second.phase >= Phase::kBackwardQueued) continue;
+    if (work.id.step > Step{Value(version_)}) cancelled_.insert(work);
+    if (it == held_.end()) continue;
     compute_->Drop(work);
     Forget(it);
   }
@@ -88,42 +177,73 @@ void StageServer::OnCancel(const Cancel& cancel) {
 
 FenceAck StageServer::OnFence(const Fence& fence) {
   if (!Planted(Bug::kForgetPromise)) fenced_.insert(fence.fenced.begin(), fence.fenced.end());
+  fence_ = std::max(fence_, FenceName{fence.step, fence.number});
   FenceAck ack;
   ack.number = fence.number;
   for (auto it = held_.begin(); it != held_.end();) {
-    const auto& [work, held] = *it;
+    auto& [work, held] = *it;
+    const bool to_fenced = held.route.to && fenced_.count(*held.route.to) > 0;
     if (work.id.kind == WorkKind::kEvaluate) {
       // Leaves nothing behind, so the trainer simply asks again.
-      const bool lost = held.downstream && fenced_.count(*held.downstream) > 0;
-      it = lost ? Forget(it) : std::next(it);
+      it = to_fenced ? Forget(it) : std::next(it);
       continue;
     }
-    if (work.id.step == fence.step) {
-      HeldWork report;
-      report.work = work;
-      report.state = held.phase >= Phase::kBackwardQueued ? HeldState::kAdded : HeldState::kOpen;
-      report.upstream = held.upstream;
-      report.downstream = held.downstream;
-      ack.held.push_back(report);
-    }
+    if (work.id.step == fence.step) ack.held.push_back(Report(work, held));
     ++it;
   }
   return ack;
 }
 
+HeldWork StageServer::Report(const WorkId& work, const Held& held) const {
+  HeldWork report;
+  report.work = work;
+  if (held.phase == Phase::kDone) {
+    report.state = HeldState::kDone;
+  } else if (held.phase >= Phase::kBackwardQueued) {
+    report.state = HeldState::kAdded;
+  } else if (held.route.delivery == Delivery::kRefused) {
+    report.state = HeldState::kUnclaimed;
+  }
+  report.upstream = held.upstream;
+  report.downstream = held.route.to;
+  report.downstream_attempt = held.route.attempt;
+  if (held.route.until && held.route.until->stage == Next(options_.stage)) {
+    report.downstream_attempt = held.route.until->attempt;
+    report.claims = true;
+  }
+  report.output_kept = !held.output.empty();
+  report.gradient_kept = CanGive(held);
+  return report;
+}
+
 void StageServer::OnSeal(Step step, Compute::Done<std::vector<SegmentSummary>> done) {
-  compute_->Seal(step, std::move(done));
-  if (!Planted(Bug::kAddAfterSeal)) segment_ = Next(segment_);
+  compute_->Seal(step, [this, done = std::move(done), life = std::weak_ptr<bool>(life_)](
+                           absl::StatusOr<std::vector<SegmentSummary>> segments) {
+    if (segments.ok() && !life.expired()) {
+      for (SegmentSummary& segment : *segments) {
+        segment.contested = contested_segments_.count(segment.id) > 0;
+      }
+    }
+    done(std::move(segments));
+  });
+  if (Planted(Bug::kAddAfterSeal)) return;
+  main_segment_ = next_segment_;
+  next_segment_ = Next(next_segment_);
 }
 
 void StageServer::OnVersion(Version version) {
   version_ = version;
-  segment_ = SegmentId{0};
+  main_segment_ = SegmentId{0};
+  next_segment_ = SegmentId{1};
+  contested_segments_.clear();
   const Step finished{Value(version)};
   compute_->FreeThrough(finished);
   for (auto it = held_.begin(); it != held_.end();) {
     it = it->first.id.step <= finished ? Forget(it) : std::next(it);
   }
+  const auto over = [finished](const WorkId& work) { return work.id.step <= finished; };
+  while (!aliases_.empty() && over(aliases_.begin()->first)) aliases_.erase(aliases_.begin());
+  while (!cancelled_.empty() && over(*cancelled_.begin())) cancelled_.erase(cancelled_.begin());
   for (auto& [work, held] : held_) {
     if (held.phase == Phase::kEarly && held.forward.version == version_) {
       Enqueue(work, held, Phase::kForwardQueued);
@@ -133,10 +253,14 @@ void StageServer::OnVersion(Version version) {
 }
 
 void StageServer::RetrySends() {
-  for (auto& [work, held] : held_) {
-    if (held.phase == Phase::kUnsent) Offer(work, held);
+  for (auto it = held_.begin(); it != held_.end();) {
+    const auto next = std::next(it);
+    if (it->second.route.delivery == Delivery::kUnsent) Offer(it->first, it->second);
+    it = next;
   }
 }
+
+// --- load and log ----------------------------------------------------------------------
 
 Load StageServer::load() const {
   Load load;
@@ -152,10 +276,11 @@ void StageServer::VisitBuffers(const BufferVisitor& visit) const {
   for (const auto& [work, held] : held_) {  // step by step
     if (work.id.step != step) open = 0;
     step = work.id.step;
-    if (held.phase != Phase::kDone) most = std::max(most, ++open);
+    if (held.phase != Phase::kDone && !held.forward.replay) most = std::max(most, ++open);
   }
   visit("open microbatches of a step", most, options_.slots);
   visit("microbatches kept", held_.size(), size_t{8} * options_.slots);
+  visit("bytes of boundaries kept", log_bytes_, options_.log_budget_bytes);
 }
 
 uint32_t StageServer::OpenCount() const {
@@ -166,16 +291,28 @@ uint32_t StageServer::OpenCount() const {
   return open;
 }
 
-bool StageServer::GradientWanted(const Held& held) const {
-  if (first_stage()) return false;
-  const std::vector<StageId>& add_at = held.forward.add_at;
-  return add_at.empty() || std::any_of(add_at.begin(), add_at.end(),
-                                       [this](StageId stage) { return stage < options_.stage; });
+bool StageServer::CanGive(const Held& held) const {
+  if (first_stage() || held.forward.work.id.kind != WorkKind::kTrain) return false;
+  if (held.phase == Phase::kDone) return !held.input_gradient.empty();
+  if (held.phase == Phase::kBackwarding) return held.gradient_wanted;
+  // One that has passed its output on without asking for a gradient gets none.
+  return held.phase != Phase::kAwaiting || NeedsGradient(held);
 }
+
+bool StageServer::Log(uint64_t bytes) {
+  if (bytes > options_.log_budget_bytes || log_bytes_ > options_.log_budget_bytes - bytes) {
+    ++counters_.not_logged;
+    return false;
+  }
+  log_bytes_ += bytes;
+  return true;
+}
+
+// --- the device ------------------------------------------------------------------------
 
 StageServer::QueueKey StageServer::KeyOf(const WorkId& work, const Held& held) const {
   int order = held.phase == Phase::kBackwardQueued ? 1 : 2;
-  if (!held.forward.add_at.empty()) order = 0;  // a replay
+  if (held.forward.replay) order = 0;
   return {work.id.step, order, held.age};
 }
 
@@ -224,8 +361,12 @@ void StageServer::OnForwardDone(const WorkId& work, absl::StatusOr<ForwardOutput
   } else if (last_stage()) {
     FinishLastStage(work, it->second, *output);
   } else {
-    it->second.output = std::move(output->output);
-    Offer(work, it->second);
+    Held& held = it->second;
+    held.phase = Phase::kAwaiting;
+    held.output = std::move(output->output);
+    held.output_logged = work.id.kind == WorkKind::kTrain &&
+                         Log(held.output.size_bytes() + held.forward.targets.size_bytes());
+    Offer(work, held);
   }
   RunNext();
 }
@@ -236,51 +377,20 @@ void StageServer::FinishLastStage(const WorkId& work, Held& held, const ForwardO
   if (work.id.kind == WorkKind::kEvaluate) {
     links_->Notify({work, Progress::kEvaluated, output.loss_sum, output.tokens});
     Forget(held_.find(work));
-  } else if (held.adds || GradientWanted(held)) {
+  } else if (NeedsGradient(held)) {
     Enqueue(work, held, Phase::kBackwardQueued);
   } else {
     compute_->Drop(work);
-    Finish(work, held);
+    Finish(held);
   }
 }
 
-void StageServer::Offer(const WorkId& work, Held& held) {
-  const std::optional<Incarnation> to = links_->ChooseNext();
-  held.downstream = to;
-  held.phase = to ? Phase::kSending : Phase::kUnsent;
-  if (!to) return;
-  Forward forward = held.forward;
-  forward.input = held.output;
-  links_->SendForward(
-      *to, std::move(forward),
-      [this, work, to = *to, life = std::weak_ptr<bool>(life_)](absl::StatusCode code) {
-        if (!life.expired()) OnOffered(work, to, code);
-      });
-}
-
-void StageServer::OnOffered(const WorkId& work, Incarnation to, absl::StatusCode code) {
-  const auto it = held_.find(work);
-  if (it == held_.end() || it->second.downstream != to) return;
-  Held& held = it->second;
-  if (code == absl::StatusCode::kOk) {
-    held.output = Blob();
-    held.forward.targets = Blob();
-    if (held.phase != Phase::kSending) return;  // its gradient is here already
-    if (work.id.kind == WorkKind::kEvaluate) {
-      Forget(it);
-    } else if (held.adds || GradientWanted(held)) {
-      held.phase = Phase::kAwaitingGradient;
-    } else {
-      compute_->Drop(work);
-      Finish(work, held);
-    }
-    return;
-  }
-  // What went to the fenced stays as it was reported: the trainer has decided on it.
-  if (held.phase != Phase::kSending || fenced_.count(to) > 0) return;
-  held.downstream.reset();
-  held.phase = Phase::kUnsent;
-  if (code == absl::StatusCode::kResourceExhausted) Offer(work, held);  // links uncharged it
+SegmentId StageServer::SegmentFor(Held& held) {
+  if (!held.forward.contested || Planted(Bug::kContestedAsBaton)) return main_segment_;
+  const SegmentId own = next_segment_;
+  next_segment_ = Next(next_segment_);
+  contested_segments_.insert(own);
+  return own;
 }
 
 void StageServer::StartBackward(const WorkId& work, Held& held) {
@@ -288,8 +398,8 @@ void StageServer::StartBackward(const WorkId& work, Held& held) {
   BackwardInput input;
   input.work = work;
   input.gradient = std::move(held.gradient);
-  if (held.adds) input.segment = segment_;
-  input.want_input_gradient = GradientWanted(held);
+  if (held.adds) input.segment = SegmentFor(held);
+  input.want_input_gradient = held.gradient_wanted;
   compute_->Backward(std::move(input), [this, work, life = std::weak_ptr<bool>(life_)](
                                            absl::StatusOr<BackwardOutput> output) {
     if (!life.expired()) OnBackwardDone(work, std::move(output));
@@ -306,29 +416,136 @@ void StageServer::OnBackwardDone(const WorkId& work, absl::StatusOr<BackwardOutp
   const auto it = held_.find(work);
   if (it != held_.end()) {
     Held& held = it->second;
-    if (GradientWanted(held) && fenced_.count(held.upstream) == 0) {
-      links_->SendBackward(held.upstream, {work, std::move(output->input_gradient)});
+    for (const Party& taker : held.takers) {
+      if (fenced_.count(taker.replica) > 0) continue;
+      links_->SendBackward(taker.replica, {{work.id, taker.attempt}, output->input_gradient});
+    }
+    if (held.gradient_wanted && Log(output->input_gradient.size_bytes())) {
+      held.input_gradient = std::move(output->input_gradient);
     }
     if (held.adds) links_->Notify({work, Progress::kAdded, held.loss_sum, held.tokens});
-    Finish(work, held);
+    Finish(held);
   }
   RunNext();
 }
 
-void StageServer::Finish(const WorkId& work, Held& held) {
+// --- sending on ------------------------------------------------------------------------
+
+void StageServer::Offer(const WorkId& work, Held& held) {
+  Route& route = held.route;
+  if (route.until && route.until->stage == Next(options_.stage)) return OfferClaim(work, held);
+  const std::optional<Incarnation> to = links_->ChooseNext(route.avoid);
+  route.to = to;
+  route.delivery = to ? Delivery::kSending : Delivery::kUnsent;
+  if (!to) return;
+  Forward forward = held.forward;
+  forward.work.attempt = route.attempt;
+  forward.contested = route.contested && !Planted(Bug::kContestedAsBaton);
+  forward.replay = route.replay;
+  forward.add_at = route.add_at;
+  forward.until = route.until;
+  forward.gradient_wanted = NeedsGradient(held) && held.phase == Phase::kAwaiting;
+  forward.input = held.output;
+  held.sources.push_back({*to, route.attempt});
+  held.charged.push_back(*to);
+  links_->SendForward(*to, std::move(forward),
+                      [this, work, as = route.attempt, to = *to,
+                       life = std::weak_ptr<bool>(life_)](absl::StatusCode code) {
+                        if (!life.expired()) OnOffered(work, as, to, code);
+                      });
+}
+
+void StageServer::OfferClaim(const WorkId& work, Held& held) {
+  Route& route = held.route;
+  const Incarnation holder = route.until->holder;
+  route.to = holder;
+  if (fenced_.count(holder) > 0) return Refused(work, held);
+  held.sources.push_back({holder, route.attempt});
+  const bool known = links_->SendClaim(
+      holder, {{work.id, route.until->attempt}, route.attempt},
+      [this, work, as = route.attempt, life = std::weak_ptr<bool>(life_)](absl::StatusCode code) {
+        if (!life.expired()) OnClaimed(work, as, code);
+      });
+  route.delivery = known ? Delivery::kSending : Delivery::kUnsent;
+}
+
+void StageServer::OnOffered(const WorkId& work, AttemptId as, Incarnation to,
+                            absl::StatusCode code) {
+  const auto it = held_.find(work);
+  if (it == held_.end()) return;
+  Held& held = it->second;
+  Route& route = held.route;
+  const bool current =
+      route.attempt == as && route.to == to && route.delivery == Delivery::kSending;
+  if (code != absl::StatusCode::kOk) {
+    // What went to the fenced stays as it was reported: the trainer has decided on it.
+    if (fenced_.count(to) > 0) return;
+    const auto charge = std::find(held.charged.begin(), held.charged.end(), to);
+    if (charge != held.charged.end()) held.charged.erase(charge);
+    if (!current) return;
+    held.sources.erase(std::remove(held.sources.begin(), held.sources.end(), Party{to, as}),
+                       held.sources.end());
+    route.to.reset();
+    route.delivery = Delivery::kUnsent;
+    if (code == absl::StatusCode::kResourceExhausted) Offer(work, held);  // links uncharged it
+    return;
+  }
+  if (!current) return;
+  route.delivery = Delivery::kAccepted;
+  if (work.id.kind == WorkKind::kEvaluate) {
+    Forget(it);
+    return;
+  }
+  if (!held.output_logged) held.output = Blob();
+  if (held.phase == Phase::kDone) {
+    Uncharge(held);
+  } else if (held.phase == Phase::kAwaiting && !NeedsGradient(held)) {
+    compute_->Drop(work);
+    Finish(held);
+  }
+}
+
+void StageServer::OnClaimed(const WorkId& work, AttemptId as, absl::StatusCode code) {
+  const auto it = held_.find(work);
+  if (it == held_.end() || it->second.route.attempt != as) return;
+  Held& held = it->second;
+  if (held.route.delivery != Delivery::kSending) return;
+  held.route.delivery = Delivery::kAccepted;
+  if (code != absl::StatusCode::kOk && held.phase == Phase::kAwaiting) Refused(work, held);
+}
+
+void StageServer::Refused(const WorkId& work, Held& held) {
+  held.route.delivery = Delivery::kRefused;
+  links_->Notify({work, Progress::kUnclaimed, 0, 0});
+}
+
+void StageServer::Uncharge(Held& held) {
+  for (Incarnation replica : held.charged) links_->NextFinished(replica);
+  held.charged.clear();
+}
+
+void StageServer::Finish(Held& held) {
   held.phase = Phase::kDone;
-  held.output = Blob();
   held.forward.input = Blob();
-  held.forward.targets = Blob();
-  if (held.downstream) links_->NextFinished(*held.downstream);
+  held.gradient = Blob();
+  const bool sending =
+      held.route.delivery == Delivery::kUnsent || held.route.delivery == Delivery::kSending;
+  if (last_stage() || (!held.output_logged && !sending)) {
+    held.output = Blob();
+    held.forward.targets = Blob();
+  }
+  if (!sending) Uncharge(held);
 }
 
 StageServer::HeldMap::iterator StageServer::Forget(HeldMap::iterator it) {
-  const Held& held = it->second;
+  Held& held = it->second;
   if (held.phase == Phase::kForwardQueued || held.phase == Phase::kBackwardQueued) {
     queue_.erase({KeyOf(it->first, held), it->first});
   }
-  if (held.downstream && held.phase != Phase::kDone) links_->NextFinished(*held.downstream);
+  Uncharge(held);
+  if (held.output_logged)
+    log_bytes_ -= held.output.size_bytes() + held.forward.targets.size_bytes();
+  log_bytes_ -= held.input_gradient.size_bytes();
   return held_.erase(it);
 }
 

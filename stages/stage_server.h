@@ -5,10 +5,19 @@
 //   upstream <--SendBackward-- Compute::Backward (adds to the segment) <- queue <--OnBackward--
 //   downstream
 //
+// It keeps the step's boundaries (the boundary log): of each training microbatch its output and
+// the gradient of its input, delivered or not, until the decision, within a budget. So a path can
+// be mended around a replica that is gone (docs/decisions/0011): told to (OnResend), the one before
+// the gap sends its output on again, and the one behind the gap gives its gradient to whoever
+// claims it (OnClaim). It never sends anything a second time by itself once it was accepted.
+//
+// Uncontested work is added to the main segment. Contested work, which a slow replica may add too,
+// goes to segments of its own, one for each microbatch, of which there are a bounded number.
+//
 // It is sans-I/O: the device is a Compute, the network is StageLinks, both called without waiting.
 // Threads: the reactor thread. Errors, as answered to the sender of a message: ok = accepted (or
 // had before: every call may be repeated); resource exhausted = busy, choose another; aborted =
-// stale.
+// stale, or not here.
 #ifndef STARLING_STAGES_STAGE_SERVER_H_
 #define STARLING_STAGES_STAGE_SERVER_H_
 
@@ -19,6 +28,7 @@
 #include <optional>
 #include <set>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/buffers.h"
@@ -30,18 +40,22 @@ namespace starling {
 // What a StageServer needs of the world around it.
 class StageLinks {
  public:
+  using Answered = std::function<void(absl::StatusCode)>;
+
   virtual ~StageLinks() = default;
 
   // The next stage's replica for one more microbatch, or none for now; then the links call
-  // StageServer::RetrySends when there may be one.
-  virtual std::optional<Incarnation> ChooseNext() = 0;
+  // StageServer::RetrySends when there may be one. Not `avoid`, if there is another.
+  virtual std::optional<Incarnation> ChooseNext(std::optional<Incarnation> avoid) = 0;
 
   // `accepted` is called later with the receiver's answer: ok, resource exhausted or aborted. After
   // a refusal the receiver no longer counts as working on it.
-  virtual void SendForward(Incarnation to, Forward forward,
-                           std::function<void(absl::StatusCode)> accepted) = 0;
+  virtual void SendForward(Incarnation to, Forward forward, Answered accepted) = 0;
   // Downstream is done with a microbatch sent there: its gradient came back, or it was dropped.
   virtual void NextFinished(Incarnation replica) = 0;
+  // Asks for a gradient; ok = it is coming, aborted = it cannot. False: `to` is not known (yet);
+  // RetrySends when it may be.
+  virtual bool SendClaim(Incarnation to, const Claim& claim, Answered answered) = 0;
   virtual void SendBackward(Incarnation to, Backward backward) = 0;
   virtual void Notify(Notice notice) = 0;
   // The device failed: this replica can do nothing more.
@@ -53,7 +67,13 @@ class StageServer {
   struct Options {
     StageId stage{0};
     uint32_t stage_count = 1;
-    uint32_t slots = 64;  // open microbatches it accepts of one step
+    uint32_t slots = 64;                            // open microbatches it accepts of one step
+    uint64_t log_budget_bytes = uint64_t{1} << 30;  // of the boundary log
+    uint32_t contested = 4;                         // contested microbatches it accepts of one step
+  };
+  struct Counters {
+    uint64_t not_logged = 0;        // boundaries that did not fit into the budget
+    uint64_t second_gradients = 0;  // dropped: the microbatch had one
   };
 
   StageServer(Options options, Compute* compute, StageLinks* links);
@@ -63,57 +83,92 @@ class StageServer {
 
   absl::StatusCode OnForward(Incarnation from, const Forward& forward);
   absl::StatusCode OnBackward(Incarnation from, const Backward& backward);
+  absl::StatusCode OnClaim(Incarnation from, const Claim& claim);
+  absl::StatusCode OnResend(const Resend& resend);
   void OnCancel(const Cancel& cancel);
 
   // From here on nothing is taken from the fenced nor sent to them. Says what it has of the step.
   FenceAck OnFence(const Fence& fence);
 
-  // Freezes the step's segments between two backwards; later additions go to a new segment.
+  // Freezes the step's segments between two backwards; later additions go to new segments.
   void OnSeal(Step step, Compute::Done<std::vector<SegmentSummary>> done);
 
   // The version moved on by a decision: frees the step behind it, starts work held for the new one.
   void OnVersion(Version version);
 
-  // Tries again to send outputs that had no receiver.
+  // Tries again to send outputs and claims that had no receiver.
   void RetrySends();
 
   Version version() const { return version_; }
   Load load() const;
   void VisitBuffers(const BufferVisitor& visit) const;
+  const Counters& counters() const { return counters_; }
+  uint64_t log_bytes() const { return log_bytes_; }
 
  private:
   enum class Phase : uint8_t {
     kEarly,  // for a later version: waits for OnVersion
     kForwardQueued,
     kForwarding,
-    kUnsent,   // output ready, no receiver
-    kSending,  // offered downstream, not answered yet
-    kAwaitingGradient,
+    kAwaiting,  // its output is there, the gradient is not
     kBackwardQueued,
     kBackwarding,
     kDone,  // added, or passed back without adding
   };
+  // Of the output to the next stage, or of the claim for its gradient.
+  enum class Delivery : uint8_t { kNone, kUnsent, kSending, kAccepted, kRefused };
+  // A replica of the next or previous stage, and what the microbatch is called there.
+  struct Party {
+    Incarnation replica;
+    AttemptId attempt;
+    friend bool operator==(const Party& a, const Party& b) {
+      return a.replica == b.replica && a.attempt == b.attempt;
+    }
+  };
+  // Where the output goes.
+  struct Route {
+    AttemptId attempt;
+    bool replay = false;
+    std::vector<StageId> add_at;
+    std::optional<Splice> until;
+    bool contested = false;
+    Delivery delivery = Delivery::kNone;
+    std::optional<Incarnation> to;
+    std::optional<Incarnation> avoid;  // contested: the one that is slow
+  };
   struct Held {
     Forward forward;  // its blobs are freed as they are used up
     Incarnation upstream;
-    std::optional<Incarnation> downstream;
     Phase phase = Phase::kForwardQueued;
-    bool adds = true;  // this stage is in the stage mask
+    bool adds = true;              // this stage is in the stage mask
+    bool gradient_wanted = false;  // of its input, by the stage before
+    bool output_logged = false;    // else it is freed once accepted
+    Route route;
+    std::vector<Party> sources;        // who may send its gradient
+    std::vector<Party> takers;         // who get the gradient of its input
+    std::vector<Incarnation> charged;  // told to StageLinks by SendForward, not yet by NextFinished
     Blob output;
-    Blob gradient;
+    Blob gradient;        // of the output, until backward has it
+    Blob input_gradient;  // logged
     double loss_sum = 0;
     int64_t tokens = 0;
-    uint64_t age = 0;  // place in the queue
+    std::optional<SegmentId> segment;  // of its own: it is contested
+    uint64_t age = 0;                  // place in the queue
   };
   // Order of the device's queue: lower step, then replays, then backward, then forward, then age.
   using QueueKey = std::tuple<Step, int, uint64_t>;
   using HeldMap = std::map<WorkId, Held>;
+  // Fences count anew in each step.
+  using FenceName = std::pair<Step, uint64_t>;
 
   bool first_stage() const { return Value(options_.stage) == 0; }
   bool last_stage() const { return Value(options_.stage) + 1 == options_.stage_count; }
-  // A stage nearer the input waits for this microbatch's gradient.
-  bool GradientWanted(const Held& held) const;
+  // Its gradient is needed here.
+  static bool NeedsGradient(const Held& held) { return held.adds || held.gradient_wanted; }
   uint32_t OpenCount() const;
+  // The gradient of its input is here, or will be if it is asked for now.
+  bool CanGive(const Held& held) const;
+  absl::StatusCode Admit(const Forward& forward) const;
 
   QueueKey KeyOf(const WorkId& work, const Held& held) const;
   void Enqueue(const WorkId& work, Held& held, Phase phase);
@@ -121,11 +176,21 @@ class StageServer {
   void StartForward(const WorkId& work, Held& held);
   void OnForwardDone(const WorkId& work, absl::StatusOr<ForwardOutput> output);
   void FinishLastStage(const WorkId& work, Held& held, const ForwardOutput& output);
-  void Offer(const WorkId& work, Held& held);
-  void OnOffered(const WorkId& work, Incarnation to, absl::StatusCode code);
   void StartBackward(const WorkId& work, Held& held);
   void OnBackwardDone(const WorkId& work, absl::StatusOr<BackwardOutput> output);
-  void Finish(const WorkId& work, Held& held);
+
+  bool ResendOne(const ResendWork& resend);
+  void Offer(const WorkId& work, Held& held);
+  void OfferClaim(const WorkId& work, Held& held);
+  void OnOffered(const WorkId& work, AttemptId as, Incarnation to, absl::StatusCode code);
+  void OnClaimed(const WorkId& work, AttemptId as, absl::StatusCode code);
+  void Refused(const WorkId& work, Held& held);
+
+  bool Log(uint64_t bytes);
+  HeldWork Report(const WorkId& work, const Held& held) const;
+  SegmentId SegmentFor(Held& held);
+  void Uncharge(Held& held);
+  void Finish(Held& held);
   HeldMap::iterator Forget(HeldMap::iterator it);
 
   const Options options_;
@@ -134,6 +199,8 @@ class StageServer {
 
   Version version_{0};
   HeldMap held_;
+  std::map<WorkId, WorkId> aliases_;  // what others call the output of one held here
+  std::set<WorkId> cancelled_;        // never taken up (again)
   std::set<std::pair<QueueKey, WorkId>> queue_;
   uint64_t next_age_ = 0;
   bool device_busy_ = false;
@@ -141,7 +208,12 @@ class StageServer {
   // are ignored.
   std::shared_ptr<bool> life_ = std::make_shared<bool>(true);
   std::set<Incarnation> fenced_;
-  SegmentId segment_{0};  // where additions go now
+  FenceName fence_;            // the newest answered
+  SegmentId main_segment_{0};  // where uncontested additions go now
+  SegmentId next_segment_{1};
+  std::set<SegmentId> contested_segments_;
+  uint64_t log_bytes_ = 0;
+  Counters counters_;
   double forward_s_ = 0;  // smoothed device time of one microbatch
   double backward_s_ = 0;
 };

@@ -29,6 +29,7 @@ enum class Bug : uint8_t {
   kIgnoreStageMask,     // a replay is added at every stage
   kReloadOnRepeat,      // a repeated LoadState begins again
   kNeverRepeat,         // a request is sent once
+  kContestedAsBaton,    // contested work is passed on, and added, as if it were not
 };
 
 #ifdef STARLING_PLANT_BUGS

@@ -94,9 +94,11 @@ struct SwarmConfig {
   int64_t join_rate = int64_t{64} << 20;        // bytes/s that a replica gives to joiners; 0: all
   int64_t result_budget = int64_t{256} << 20;   // bytes of results kept for joiners, at least four
   absl::Duration rebalance = absl::Minutes(1);  // between looks at who should serve what; 0: never
-  int64_t verify_every = 16;  // steps between hashes of the state in memory; 0: never
-  int64_t window = 0;         // microbatches in flight; 0: twice the number of replicas
-  int64_t slots = 0;          // microbatches a replica holds; 0: two steps' and 64 more
+  int64_t verify_every = 16;              // steps between hashes of the state in memory; 0: never
+  int64_t window = 0;                     // microbatches in flight; 0: twice the number of replicas
+  int64_t slots = 0;                      // microbatches a replica holds; 0: two steps' and 64 more
+  int64_t log_budget = int64_t{1} << 30;  // bytes of boundaries a replica keeps of a step
+  int64_t contested = 4;                  // segments of contested microbatches a replica holds
 };
 
 struct LocalConfig {

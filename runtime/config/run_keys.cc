@@ -58,6 +58,31 @@ std::string PrintDuration(absl::Duration value) {
   return absl::StrCat("\"", absl::FormatDuration(value), "\"");
 }
 
+// "1GiB", "512MiB", "100B"; no fractions.
+constexpr std::pair<const char*, int64_t> kByteUnits[] = {
+    {"TiB", int64_t{1} << 40}, {"GiB", int64_t{1} << 30}, {"MiB", int64_t{1} << 20},
+    {"KiB", int64_t{1} << 10}, {"B", 1}};
+
+bool ParseBytes(const std::string& text, int64_t* bytes) {
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || number < 0) return false;
+  for (const auto& [unit, size] : kByteUnits) {
+    if (std::string(end, text.data() + text.size()) != unit) continue;
+    if (number > kAny / size) return false;
+    *bytes = number * size;
+    return true;
+  }
+  return false;
+}
+
+std::string PrintBytes(int64_t bytes) {
+  for (const auto& [unit, size] : kByteUnits) {
+    if (bytes >= size && bytes % size == 0) return absl::StrCat("\"", bytes / size, unit, "\"");
+  }
+  return "\"0B\"";
+}
+
 std::string PrintList(const std::vector<std::string>& items) {
   return absl::StrCat("[", absl::StrJoin(items, ", "), "]");
 }
@@ -199,6 +224,16 @@ class KeysOf {
     };
     key->print = [=, section = section_](const RunConfig& config) {
       return PrintDuration((config.*section).*field);
+    };
+  }
+
+  void Bytes(const char* name, int64_t Section::*field, const char* doc) {
+    auto* key = Add(name, "a size such as \"512MiB\", \"2GiB\" or \"0B\"", doc);
+    key->set = [=, section = section_](const ConfigValue& value, RunConfig* config) {
+      return value.kind == Kind::kText && ParseBytes(value.text, &((config->*section).*field));
+    };
+    key->print = [=, section = section_](const RunConfig& config) {
+      return PrintBytes((config.*section).*field);
     };
   }
 
@@ -422,6 +457,12 @@ void AddSwarm(std::vector<RunKey>* keys) {
             "microbatches in flight; 0 = twice the number of replicas");
   s.Integer("slots", &S::slots, 0, 1 << 24,
             "microbatches that a replica holds at once; 0 = two steps' and 64 more");
+  s.Bytes("log_budget", &S::log_budget,
+          "what a replica keeps of a step's activations and gradients that it sent, so that others\n"
+          "can be mended with them; what does not fit is computed again after a loss");
+  s.Integer("contested", &S::contested, 1, 1 << 20,
+            "microbatches of slow replicas that a replica computes too, each with a gradient of its\n"
+            "own, in one step");
 }
 
 void AddLocalAndRest(std::vector<RunKey>* keys) {

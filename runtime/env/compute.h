@@ -75,6 +75,7 @@ struct SegmentSummary {
   uint64_t lane = 0;                  // sum of LaneTerm over the entries
   Hash128 list_hash;                  // of (index, attempt) in order
   bool spoiled = false;               // a backward threw while adding: must be voided
+  bool contested = false;             // of one contested microbatch; filled in by StageServer
 };
 
 struct SegmentSum {

@@ -193,6 +193,8 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   serve.stage = stage_;
   serve.stage_count = config_.stage_count();
   serve.slots = slots();
+  serve.log_budget_bytes = static_cast<uint64_t>(config_.swarm.log_budget);
+  serve.contested = static_cast<uint32_t>(config_.swarm.contested);
   StageLinks* const links = this;
   server_ = std::make_unique<StageServer>(serve, compute_.get(), links);
   keeper_->GiveUpLoading(same_trainer);
@@ -321,6 +323,8 @@ void Peer::Dispatch(const Message& message) {
     Reply(message, Ack{server_->OnForward(message.sender, *forward), ""});
   } else if (const auto* backward = std::get_if<Backward>(&message.body)) {
     Reply(message, Ack{server_->OnBackward(message.sender, *backward), ""});
+  } else if (const auto* claim = std::get_if<Claim>(&message.body)) {
+    Reply(message, Ack{server_->OnClaim(message.sender, *claim), ""});
   } else if (const auto* piece = std::get_if<Piece>(&message.body)) {
     Reply(message, Ack{});
     step_end_->OnPiece(message.sender, *piece);
@@ -351,6 +355,8 @@ void Peer::DispatchFromTrainer(const Message& message) {
   } else if (const auto* cancel = std::get_if<Cancel>(&message.body)) {
     server_->OnCancel(*cancel);
     Reply(message, Ack{});
+  } else if (const auto* resend = std::get_if<Resend>(&message.body)) {
+    Reply(message, Ack{server_->OnResend(*resend), ""});
   } else if (const auto* fence = std::get_if<Fence>(&message.body)) {
     On(*fence);
     Reply(message, server_->OnFence(*fence));
@@ -460,8 +466,16 @@ bool Peer::Donates(const Message& message) {
 
 // --- StageLinks ------------------------------------------------------------------------
 
-std::optional<Incarnation> Peer::ChooseNext() {
+std::optional<Incarnation> Peer::ChooseNext(std::optional<Incarnation> avoid) {
   std::optional<Incarnation> next = wiring_->Choose(env_->Now());
+  const auto other = [&](const auto& member) {
+    return member.second.stage == Next(stage_) && member.first != avoid;
+  };
+  if (avoid && next == avoid && std::any_of(members_.begin(), members_.end(), other)) {
+    // Left out for a while, as one that is busy is.
+    wiring_->OnBusy(*next, env_->Now());
+    next = wiring_->Choose(env_->Now());
+  }
   if (!next) ScheduleRetry();
   return next;
 }
@@ -475,8 +489,7 @@ void Peer::ScheduleRetry() {
   });
 }
 
-void Peer::SendForward(Incarnation to, Forward forward,
-                       std::function<void(absl::StatusCode)> accepted) {
+void Peer::SendForward(Incarnation to, Forward forward, Answered accepted) {
   const Endpoint* address = AddressOf(to);
   STARLING_CHECK(address != nullptr);  // wiring chooses among the members
   outbox_.Send(*address, to, Make(std::move(forward)), [this, to, accepted](const Message& reply) {
@@ -489,6 +502,16 @@ void Peer::SendForward(Incarnation to, Forward forward,
     }
     accepted(code);
   });
+}
+
+bool Peer::SendClaim(Incarnation to, const Claim& claim, Answered answered) {
+  const Endpoint* address = AddressOf(to);
+  if (address == nullptr) return false;  // its View is on the way
+  outbox_.Send(*address, to, Make(claim), [answered](const Message& reply) {
+    const auto* ack = std::get_if<Ack>(&reply.body);
+    answered(ack ? ack->code : absl::StatusCode::kAborted);
+  });
+  return true;
 }
 
 void Peer::NextFinished(Incarnation replica) { wiring_->OnFinished(replica); }

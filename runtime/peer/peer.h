@@ -93,9 +93,9 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   enum class State : uint8_t { kConnecting, kAdmitted, kServing, kLeaving, kExited };
 
   // StageLinks
-  std::optional<Incarnation> ChooseNext() override;
-  void SendForward(Incarnation to, Forward forward,
-                   std::function<void(absl::StatusCode)> accepted) override;
+  std::optional<Incarnation> ChooseNext(std::optional<Incarnation> avoid) override;
+  void SendForward(Incarnation to, Forward forward, Answered accepted) override;
+  bool SendClaim(Incarnation to, const Claim& claim, Answered answered) override;
   void NextFinished(Incarnation replica) override;
   void SendBackward(Incarnation to, Backward backward) override;
   void Notify(Notice notice) override;

@@ -2,9 +2,10 @@
 //
 // Two sources feed it. Notices are hints: they say when it is worth trying to seal. Fence answers
 // are the truth about what was accepted: after every live replica has promised to take nothing more
-// from the fenced, the ledger follows each attempt's chain of holders from stage to stage and finds
-// the (stage, index) pairs that no live replica has or will get. Only sealed lists decide what is
-// counted (segment_picker.h).
+// from the fenced, the ledger finds, microbatch by microbatch, the stages that no live replica has
+// added or will add, and how their paths are mended (path_repair.h). Asked about slow work it plans
+// around replicas that may be alive: contested. Only sealed lists decide what is counted
+// (segment_picker.h).
 //
 // Pure: no clock, no messages. A microbatch is its index within the step.
 #ifndef STARLING_RUNTIME_TRAINER_LEDGER_H_
@@ -16,6 +17,7 @@
 #include <set>
 #include <vector>
 
+#include "runtime/trainer/path_repair.h"
 #include "runtime/wire/messages.h"
 
 namespace starling {
@@ -34,22 +36,46 @@ class Ledger {
     WorkId work;
   };
 
+  // A stretch of a path to be computed again, as a new attempt.
+  struct Splice {
+    uint32_t index = 0;
+    std::optional<HolderWork> from;  // who sends its output on again; none: the trainer
+    uint32_t begin = 0;
+    uint32_t end = 0;
+    std::vector<StageId> add_at;
+    std::optional<starling::Splice> until;
+    bool contested = false;
+    bool avoid_first = false;  // the trainer: not whom it was sent to last
+  };
+
   struct Repair {
-    // index -> stages whose gradient is lost; each index goes down the pipeline again, and only
-    // these stages add it.
-    std::map<uint32_t, std::vector<StageId>> replays;
-    // Live replicas that wait for what never comes. Where a replica took it only after it had
-    // answered, all of its stage are named.
-    std::vector<HolderWork> cancels;
-    uint32_t added_and_lost = 0;  // pairs that had been added where they are lost
+    std::vector<Splice> splices;
+    std::vector<HolderWork> cancels;  // live replicas that wait for what never comes
+    // Slow work: who need not do it any more once a contested copy is done, by index.
+    std::map<uint32_t, std::vector<HolderWork>> give_up;
+    uint32_t lost_pairs = 0;  // (stage, microbatch) that were begun by replicas that are gone
+    bool ask_again = false;   // someone answered too early to tell
+    std::vector<uint32_t> hopeless;  // slow work that no other replica can take
+    std::set<Incarnation> rivals;    // slow work: who is replaced, and may be alive
+  };
+
+  // About slow work, see Liveness in path_repair.h.
+  struct Suspicion {
+    std::set<uint32_t> overdue;  // indices
+    std::set<uint32_t> again;    // those of them for which the gentlest way was tried
+    std::set<Incarnation> stuck;
+    std::map<Incarnation, uint32_t> silent;  // its stage
   };
 
   Ledger(uint32_t stages, uint32_t microbatches);
 
-  // An attempt goes to `first`, a replica of stage 0. Empty `add_at`: every stage adds it.
-  void OnSent(uint32_t index, AttemptId attempt, std::vector<StageId> add_at, Incarnation first);
+  // The trainer sends an attempt to `first`, a replica of stage 0: to all stages, or as `splice`
+  // says.
+  void OnSent(uint32_t index, AttemptId attempt, Incarnation first, const Splice* splice = nullptr);
   // `first` refused it before accepting: as if never sent.
   void OnRefused(uint32_t index, AttemptId attempt);
+  // `splice.from` was told to send it on as this attempt.
+  void OnSpliced(const Splice& splice, AttemptId attempt);
   // A replica says it added its gradient. Unknown attempts are ignored.
   void OnAdded(uint32_t index, AttemptId attempt, StageId stage, Incarnation by);
 
@@ -60,9 +86,11 @@ class Ledger {
 
   // After a fence was answered by every live replica.
   Repair Resolve(const FenceAnswers& answers);
+  // After everyone was asked and these answered. Touches only what is overdue.
+  Repair ResolveSlow(const FenceAnswers& answers, const Suspicion& suspicion);
 
   // Additions that will not be counted: a segment was voided. What another attempt has added there
-  // stays covered by it. Replays come from the next Resolve or from MissingStages.
+  // stays covered by it. Resolve plans what is to be done about it.
   void Void(StageId stage, const std::vector<SegmentEntry>& entries);
   // A sealed list lacks what a notice promised.
   void Lose(StageId stage, uint32_t index);
@@ -71,35 +99,24 @@ class Ledger {
   bool was_sent(uint32_t index) const { return !attempts_[index].empty(); }
 
  private:
-  // A live stretch of an attempt: stages [begin, end), the first of them held by this replica. The
-  // chains of an attempt are disjoint; only its last one may still grow, up to the last stage.
-  struct Chain {
-    uint32_t begin = 0;
-    uint32_t end = 0;
-    Incarnation holder;
-  };
-  struct Attempt {
-    AttemptId id;
-    std::vector<bool> adds;     // per stage
-    std::vector<Chain> chains;  // what a fence left of it; at first the whole
-    std::set<uint32_t> voided;  // stages whose addition was voided
-  };
-  // Follows one chain; marks stages that are or will be added, and appends what survives and who is
-  // to be told that nothing comes.
-  void Follow(const Chain& chain, const Attempt& attempt, uint32_t index,
-              const FenceAnswers& answers, std::vector<bool>* alive, std::vector<Chain>* survivors,
-              std::vector<HolderWork>* cancels) const;
+  void Issue(uint32_t index, AttemptId attempt, const Splice* splice,
+             std::optional<Incarnation> first);
+  void Add(uint32_t index, const Liveness& liveness, RepairPlan plan, Repair* repair);
 
   // Which attempts a notice says were added, and by whom.
   using Cell = std::map<AttemptId, Incarnation>;
-  // Changes a cell by `change`, and keeps count of the empty ones. True if that emptied it.
+  // Changes a cell by `change`, and keeps count of the empty ones.
   template <typename Change>
-  bool Update(uint32_t index, uint32_t stage, Change change);
+  void Update(uint32_t index, uint32_t stage, Change change);
 
   const uint32_t stages_;
-  std::vector<std::vector<Attempt>> attempts_;  // by index
-  std::vector<std::vector<Cell>> covered_;      // [index][stage], by hint
-  uint64_t missing_;                            // empty cells
+  std::vector<std::vector<IssuedAttempt>> attempts_;  // by index, in the order of issue
+  std::vector<std::vector<Cell>> covered_;            // [index][stage], by hint
+  // [index][stage]: these were replaced while they may have been alive. As long as one of them may,
+  // what is done there is contested.
+  std::vector<std::vector<std::set<Incarnation>>> rivals_;
+  std::map<uint32_t, std::set<Incarnation>> doubted_;  // by index: who those are
+  uint64_t missing_;                                   // empty cells
 };
 
 }  // namespace starling

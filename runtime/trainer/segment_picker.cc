@@ -30,21 +30,27 @@ SegmentPick PickSegments(const std::map<Incarnation, std::vector<SegmentSummary>
                          uint32_t microbatches, const std::set<SegmentName>& already_void) {
   SegmentPick pick;
   std::vector<bool> covered(microbatches, false);
-  for (const auto& [incarnation, segments] : sealed) {
-    RoundMemberPlan member;
-    member.incarnation = incarnation;
-    for (const SegmentSummary& segment : segments) {
-      const SegmentName name{incarnation, segment.id};
-      if (already_void.count(name) > 0 || segment.entries.empty()) continue;
-      std::string objection = Objection(segment, covered);
-      if (!objection.empty()) {
-        pick.voided.push_back({name, segment.entries, std::move(objection)});
-        continue;
+  std::map<Incarnation, std::vector<SegmentRef>> picked;
+  const auto pick_all = [&](bool contested) {
+    for (const auto& [incarnation, segments] : sealed) {
+      for (const SegmentSummary& segment : segments) {
+        if (segment.contested != contested || segment.entries.empty()) continue;
+        const SegmentName name{incarnation, segment.id};
+        if (already_void.count(name) > 0) continue;
+        std::string objection = Objection(segment, covered);
+        if (!objection.empty()) {
+          if (!contested) pick.voided.push_back({name, segment.entries, std::move(objection)});
+          continue;
+        }
+        for (const SegmentEntry& entry : segment.entries) covered[entry.index] = true;
+        picked[incarnation].push_back({segment.id, segment.list_hash});
       }
-      for (const SegmentEntry& entry : segment.entries) covered[entry.index] = true;
-      member.segments.push_back({segment.id, segment.list_hash});
     }
-    pick.members.push_back(std::move(member));
+  };
+  pick_all(false);
+  pick_all(true);
+  for (const auto& [incarnation, segments] : sealed) {
+    pick.members.push_back({incarnation, picked[incarnation]});
   }
   for (uint32_t index = 0; index < microbatches; ++index) {
     if (!covered[index]) pick.missing.push_back(index);

@@ -35,8 +35,10 @@ struct SegmentPick {
   std::vector<uint32_t> missing;  // indices no picked segment holds
 };
 
-// `sealed`: what each member of one stage has frozen. Of two segments that overlap, the later in
-// order of (incarnation, id) is voided whole; what only it had is missing then.
+// `sealed`: what each member of one stage has frozen. Main segments come first: of two that
+// overlap, the later in order of (incarnation, id) is voided whole; what only it had is missing
+// then, unless a contested segment has it. Contested segments are picked for indices that nobody
+// else has; the others are left alone.
 SegmentPick PickSegments(const std::map<Incarnation, std::vector<SegmentSummary>>& sealed,
                          uint32_t microbatches, const std::set<SegmentName>& already_void);
 

@@ -19,7 +19,8 @@ constexpr uint32_t kRoundTries = 5;  // rounds of a step that may fail without a
 }  // namespace
 
 StepRun::StepRun(Options options, Env* env, Swarm* swarm, const DataFeed* data, Wiring* wiring,
-                 EventSink events, MaySeal may_seal, StatesAreRight states_are_right, OnDone done)
+                 EventSink events, MaySeal may_seal, StatesAreRight states_are_right, FenceFn fence,
+                 OnDone done)
     : options_(std::move(options)),
       env_(env),
       swarm_(swarm),
@@ -28,8 +29,12 @@ StepRun::StepRun(Options options, Env* env, Swarm* swarm, const DataFeed* data, 
       events_(std::move(events)),
       may_seal_(std::move(may_seal)),
       states_are_right_(std::move(states_are_right)),
+      fence_(std::move(fence)),
       done_(std::move(done)),
-      ledger_(swarm->stages(), options_.microbatches) {
+      ledger_(swarm->stages(), options_.microbatches),
+      pace_(options_.pace != nullptr ? options_.pace : &own_pace_),
+      slow_(options_.work, pace_),
+      began_(env->Now()) {
   for (uint32_t stage = 0; stage < swarm->stages(); ++stage) {
     lanes_.push_back(LaneTotal(options_.step, StageId{stage}, options_.microbatches));
   }
@@ -37,18 +42,21 @@ StepRun::StepRun(Options options, Env* env, Swarm* swarm, const DataFeed* data, 
 
 StepRun::~StepRun() {
   env_->Cancel(retry_);
+  env_->Cancel(ask_again_);
+  env_->Cancel(watch_);
   for (const auto& [id, flight] : in_flight_) wiring_->OnFinished(flight.second);
 }
 
 void StepRun::Start() {
   const uint32_t evaluations = options_.evaluate ? data_->evaluate_microbatches() : 0;
   for (uint32_t i = 0; i < evaluations; ++i) {
-    todo_.push_back({{options_.step, WorkKind::kEvaluate, i}, {}, false});
+    todo_.push_back({{options_.step, WorkKind::kEvaluate, i}, std::nullopt});
   }
   for (uint32_t i = 0; i < options_.microbatches; ++i) {
-    todo_.push_back({{options_.step, WorkKind::kTrain, i}, {}, false});
+    todo_.push_back({{options_.step, WorkKind::kTrain, i}, std::nullopt});
   }
   Poke();
+  ArmWatch();
 }
 
 void StepRun::Poke() {
@@ -98,8 +106,20 @@ void StepRun::Pump() {
   }
 }
 
+std::optional<Incarnation> StepRun::ChooseFirst(const Todo& todo) {
+  std::optional<Incarnation> to = wiring_->Choose(env_->Now());
+  const auto last = last_first_.find(todo.id);
+  const bool avoid = todo.splice && todo.splice->avoid_first && last != last_first_.end();
+  if (to && avoid && *to == last->second && swarm_->OfStage(StageId{0}).size() > 1) {
+    // Left out for a while, as one that is busy is.
+    wiring_->OnBusy(*to, env_->Now());
+    to = wiring_->Choose(env_->Now());
+  }
+  return to;
+}
+
 bool StepRun::Send(const Todo& todo) {
-  const std::optional<Incarnation> to = wiring_->Choose(env_->Now());
+  const std::optional<Incarnation> to = ChooseFirst(todo);
   if (!to) return false;
   const bool train = todo.id.kind == WorkKind::kTrain;
   MicrobatchData data =
@@ -111,16 +131,26 @@ bool StepRun::Send(const Todo& todo) {
   }
   Forward forward;
   forward.work = {todo.id, {swarm_->self(), next_attempt_++}};
-  forward.contested = todo.contested;
   forward.version = VersionBefore(todo.id.step);
-  forward.add_at = todo.add_at;
+  forward.gradient_wanted = false;
   forward.first_sequence = data.first_sequence;
   forward.input = std::move(data.tokens);
   forward.targets = std::move(data.targets);
+  if (todo.splice) {
+    forward.contested = todo.splice->contested;
+    forward.replay = true;
+    forward.add_at = todo.splice->add_at;
+    forward.until = todo.splice->until;
+  }
   if (Planted(Bug::kReuseAttemptName)) forward.work.attempt.counter = todo.id.index + 1;
   const AttemptId attempt = forward.work.attempt;
-  if (train) ledger_.OnSent(todo.id.index, attempt, todo.add_at, *to);
+  if (train) {
+    ledger_.OnSent(todo.id.index, attempt, *to, todo.splice ? &*todo.splice : nullptr);
+  }
   in_flight_[todo.id] = {attempt, *to};
+  last_first_[todo.id] = *to;
+  slow_.OnSent(todo.id, env_->Now());
+  if (watch_ == kNoTimer) ArmWatch();
   swarm_->Ask(
       *to, std::move(forward),
       [this, todo, attempt, to = *to, alive = std::weak_ptr<bool>(alive_)](const Message& reply) {
@@ -143,7 +173,8 @@ void StepRun::OnSendAnswer(const Todo& todo, AttemptId attempt, Incarnation to,
     wiring_->OnFinished(to);
   }
   if (todo.id.kind == WorkKind::kTrain) ledger_.OnRefused(todo.id.index, attempt);
-  todo_.push_front(todo);
+  // A copy that nobody can take must not keep others waiting; it is thought of again when overdue.
+  if (!todo.splice || !todo.splice->contested) todo_.push_front(todo);
   ScheduleRetry();
 }
 
@@ -153,6 +184,7 @@ void StepRun::ScheduleRetry() {
 }
 
 void StepRun::Landed(const MicrobatchId& id) {
+  slow_.OnDone(id);
   const auto flight = in_flight_.find(id);
   if (flight == in_flight_.end()) return;
   wiring_->OnFinished(flight->second.second);
@@ -163,6 +195,7 @@ void StepRun::OnNotice(Incarnation from, const Notice& notice) {
   const MicrobatchId& id = notice.work.id;
   Replica* replica = swarm_->Find(from);
   if (replica == nullptr || id.step != options_.step) return;
+  slow_.OnNotice(id, from, env_->Now());
   if (notice.progress == Progress::kEvaluated) {
     if (id.index < (options_.evaluate ? data_->evaluate_microbatches() : 0)) {
       evaluated_.try_emplace(id.index, notice.loss_sum, notice.tokens);
@@ -171,87 +204,14 @@ void StepRun::OnNotice(Incarnation from, const Notice& notice) {
   } else if (notice.progress == Progress::kAdded && id.index < options_.microbatches) {
     ledger_.OnAdded(id.index, notice.work.attempt, replica->member.stage, from);
     replica->tokens += options_.microbatch_tokens;
-    if (ledger_.complete(id.index)) Landed(id);
-  }
-  Poke();
-}
-
-// --- fences ----------------------------------------------------------------------------
-
-void StepRun::OnFenced(const std::vector<Incarnation>& fenced) {
-  if (phase_ == Phase::kDone) return;
-  fenced_.insert(fenced.begin(), fenced.end());
-  SendFence();
-}
-
-void StepRun::SendFence() {
-  phase_ = Phase::kFencing;
-  ++fence_number_;
-  fence_answers_.clear();
-  Fence fence;
-  fence.number = fence_number_;
-  fence.step = options_.step;
-  fence.fenced.assign(fenced_.begin(), fenced_.end());
-  if (swarm_->replicas().empty()) return OnFenceAnswered();  // no one is left to promise
-  for (const auto& [incarnation, replica] : swarm_->replicas()) {
-    swarm_->Ask(
-        incarnation, fence,
-        [this, incarnation = incarnation, stage = replica.member.stage, number = fence_number_,
-         alive = std::weak_ptr<bool>(alive_)](const Message& reply) {
-          const auto* ack = std::get_if<FenceAck>(&reply.body);
-          if (alive.expired() || ack == nullptr) return;
-          if (phase_ != Phase::kFencing || number != fence_number_) return;
-          fence_answers_[incarnation] = {stage, ack->held};
-          if (fence_answers_.size() == swarm_->replicas().size() || Planted(Bug::kSkipFenceAcks)) {
-            OnFenceAnswered();
-          }
-        });
-  }
-}
-
-void StepRun::OnFenceAnswered() {
-  const Ledger::Repair repair = ledger_.Resolve(fence_answers_);
-  std::map<Incarnation, Cancel> cancels;
-  for (const Ledger::HolderWork& waiting : repair.cancels) {
-    cancels[waiting.holder].works.push_back(waiting.work);
-  }
-  for (auto& [incarnation, cancel] : cancels) {
-    swarm_->Ask(incarnation, std::move(cancel), [](const Message&) {});
-  }
-  // Evaluations leave nothing behind: all that are out are simply asked for again.
-  for (auto it = in_flight_.begin(); it != in_flight_.end();) {
-    const bool again = it->first.kind == WorkKind::kEvaluate;
-    if (again || repair.replays.count(it->first.index) > 0) {
-      wiring_->OnFinished(it->second.second);
-      if (again) todo_.push_front({it->first, {}, true});
-      it = in_flight_.erase(it);
-    } else {
-      ++it;
+    if (ledger_.complete(id.index)) {
+      Landed(id);
+      const auto slow = give_up_.find(id.index);
+      if (slow != give_up_.end()) SendCancels(slow->second);
+      give_up_.erase(id.index);
     }
-  }
-  phase_ = Phase::kRunning;
-  Replay(repair.replays);
-}
-
-void StepRun::Replay(const std::map<uint32_t, std::vector<StageId>>& replays) {
-  // Replays still queued from before are part of `replays` again.
-  todo_.erase(std::remove_if(todo_.begin(), todo_.end(),
-                             [](const Todo& todo) {
-                               return todo.contested && todo.id.kind == WorkKind::kTrain;
-                             }),
-              todo_.end());
-  uint32_t pairs = 0;
-  for (auto it = replays.rbegin(); it != replays.rend(); ++it) {
-    todo_.push_front({{options_.step, WorkKind::kTrain, it->first}, it->second, true});
-    pairs += static_cast<uint32_t>(it->second.size());
-  }
-  if (!replays.empty()) {
-    retries_ += static_cast<uint32_t>(replays.size());
-    replayed_ += pairs;
-    events_(Event("replayed")
-                .With("step", Value(options_.step))
-                .With("microbatches", replays.size())
-                .With("pairs", pairs));
+  } else if (notice.progress == Progress::kUnclaimed) {
+    AskAgainSoon();
   }
   Poke();
 }
@@ -268,20 +228,32 @@ void StepRun::MaybeSeal() {
 
 void StepRun::BeginSeal() {
   phase_ = Phase::kSealing;
+  probing_ = false;
   ++seal_number_;
   sealed_.clear();
-  for (const auto& [incarnation, replica] : swarm_->replicas()) {
-    swarm_->Ask(incarnation, Seal{options_.step, seal_number_, options_.verify},
-                [this, incarnation = incarnation, number = seal_number_,
-                 alive = std::weak_ptr<bool>(alive_)](const Message& reply) {
-                  const auto* sealed = std::get_if<Sealed>(&reply.body);
-                  if (alive.expired() || sealed == nullptr) return;
-                  if (phase_ != Phase::kSealing || number != seal_number_) return;
-                  if (sealed->step != options_.step || sealed->number != number) return;
-                  sealed_[incarnation] = *sealed;
-                  if (sealed_.size() == swarm_->replicas().size()) OnAllSealed();
-                });
-  }
+  asked_at_ = env_->Now();
+  for (const auto& [incarnation, replica] : swarm_->replicas()) AskSeal(incarnation);
+  ArmWatch();
+}
+
+void StepRun::AskSeal(Incarnation replica) {
+  swarm_->Ask(replica, Seal{options_.step, seal_number_, options_.verify},
+              [this, replica, number = seal_number_,
+               alive = std::weak_ptr<bool>(alive_)](const Message& reply) {
+                if (alive.expired() || phase_ != Phase::kSealing || number != seal_number_) return;
+                const auto* sealed = std::get_if<Sealed>(&reply.body);
+                if (sealed == nullptr) return;  // it is being removed
+                if (sealed->step != options_.step || sealed->number != number) {
+                  return AskSeal(replica);  // that was no answer
+                }
+                OnSealed(replica, *sealed);
+              });
+}
+
+void StepRun::OnSealed(Incarnation from, const Sealed& sealed) {
+  pace_->seal.Add(env_->Now() - asked_at_);
+  sealed_[from] = sealed;
+  if (sealed_.size() == swarm_->replicas().size()) OnAllSealed();
 }
 
 void StepRun::OnAllSealed() {
@@ -314,8 +286,7 @@ void StepRun::OnAllSealed() {
     picked_[s] = std::move(pick.members);
   }
   if (whole || Planted(Bug::kTrustNotices)) return BeginReduce();
-  phase_ = Phase::kRunning;
-  Replay(ledger_.MissingStages());
+  SendFence();  // who holds what of the missing ones?
 }
 
 void StepRun::BeginReduce() {
@@ -374,8 +345,7 @@ void StepRun::OnRoundFailed(Incarnation from, const Reduced& reduced) {
     return Finish(absl::DataLossError(what));
   }
   events_(Event("round_failed").With("step", Value(options_.step)).With("reason", what));
-  phase_ = Phase::kRunning;
-  Replay(ledger_.MissingStages());
+  SendFence();  // and seal again when everyone has said what is held
 }
 
 StepOutcome StepRun::Summarize() const {
@@ -421,6 +391,8 @@ StepOutcome StepRun::Summarize() const {
 void StepRun::Finish(absl::StatusOr<StepOutcome> outcome) {
   phase_ = Phase::kDone;
   env_->Cancel(retry_);
+  env_->Cancel(ask_again_);
+  env_->Cancel(watch_);
   OnDone done = std::move(done_);
   done(std::move(outcome));
 }

@@ -5,10 +5,14 @@
 //      ^------- Fencing <---- a replica is gone (from any phase) -----'        |
 //      ^--------------------- a list lacks something: replay ------------------'
 //
-// It feeds microbatches to stage 0, keeps a window of them in flight, keeps the ledger, repairs it
-// after a fence by sending what was lost down the pipeline again with a stage mask, seals, picks
-// segments, and runs the rounds. What it ends in is a StepOutcome; deciding is the trainer's.
-// Evaluation is forward-only work of the step, done before it is sealed.
+// It feeds microbatches to stage 0, keeps a window of them in flight, keeps the ledger, mends paths
+// after a fence as the ledger says (Resend from a replica's log, or sent anew with a stage mask),
+// seals, picks segments, and runs the rounds. What it ends in is a StepOutcome; deciding is the
+// trainer's. Evaluation is forward-only work of the step, done before it is sealed.
+//
+// Work that shows no sign of life for too long is asked about (a fence that fences nobody), and
+// done elsewhere too, contested. Replicas that do not answer, or get nothing done try after try,
+// are given to `fence`, unless they are the last of their stage.
 //
 // Sans-I/O, reactor thread. Env, Swarm and DataFeed outlive it.
 #ifndef STARLING_RUNTIME_TRAINER_STEP_RUN_H_
@@ -30,6 +34,7 @@
 #include "runtime/env/env.h"
 #include "runtime/trainer/ledger.h"
 #include "runtime/trainer/segment_picker.h"
+#include "runtime/trainer/slow_work.h"
 #include "runtime/trainer/swarm.h"
 
 namespace starling {
@@ -55,6 +60,10 @@ class StepRun {
     bool verify = false;               // replicas hash their state in memory at the seal
     int64_t microbatch_tokens = 0;     // of a full one; for replica speeds
     std::vector<int64_t> stage_sizes;  // elements of each stage's flat run
+    // How long work may show no sign, and how long a replica may take to answer a fence or a seal.
+    LimitBounds work{absl::Milliseconds(2500), absl::Seconds(30), 8, 5};
+    LimitBounds answers{absl::Seconds(10), absl::Seconds(60), 8, 5};
+    Pace* pace = nullptr;  // lasts from step to step; none: learns anew
   };
   // Called once. data loss: the integer lane of a round is wrong, nothing may be applied. Else the
   // data feed's error: there is no such microbatch.
@@ -64,9 +73,12 @@ class StepRun {
   // Told the state hashes that all replicas sealed on. False: somebody computed on a wrong state,
   // so nothing of this step can be counted, and this run is at its end.
   using StatesAreRight = std::function<bool(const std::map<Incarnation, Hash128>&)>;
+  // This replica holds the step up: it is to be removed, and OnFenced to be called.
+  using FenceFn = std::function<void(Incarnation replica, const std::string& reason)>;
 
   StepRun(Options options, Env* env, Swarm* swarm, const DataFeed* data, Wiring* wiring,
-          EventSink events, MaySeal may_seal, StatesAreRight states_are_right, OnDone done);
+          EventSink events, MaySeal may_seal, StatesAreRight states_are_right, FenceFn fence,
+          OnDone done);
   ~StepRun();
   StepRun(const StepRun&) = delete;
   StepRun& operator=(const StepRun&) = delete;
@@ -88,11 +100,10 @@ class StepRun {
 
  private:
   enum class Phase : uint8_t { kRunning, kFencing, kSealing, kReducing, kDone };
-  // One microbatch to send: all stages add it, or only some.
+  // One microbatch to send: to all stages, or as far as a splice says.
   struct Todo {
     MicrobatchId id;
-    std::vector<StageId> add_at;
-    bool contested = false;
+    std::optional<Ledger::Splice> splice;
   };
 
   void Pump();
@@ -102,11 +113,30 @@ class StepRun {
   void ScheduleRetry();
   void MaybeSeal();
 
+  // Fences and repairs: step_repair.cc
   void SendFence();
+  void AskEveryone(const std::set<Incarnation>& fenced);
   void OnFenceAnswered();
-  void Replay(const std::map<uint32_t, std::vector<StageId>>& replays);
+  void AskAgainSoon();
+  void SendEvaluationsAgain();
+  void CarryOut(const Ledger::Repair& repair, bool contested);
+  void SendResends(const std::vector<Ledger::Splice>& splices);
+  void SendCancels(const std::vector<Ledger::HolderWork>& works);
+  void Report(const Ledger::Repair& repair);
 
+  // Slow work: step_repair.cc
+  void ArmWatch();
+  void OnWatch();
+  void OnOverdue(const std::vector<SlowWork::Late>& late);
+  void OnProbeAnswered();
+  Ledger::Suspicion Suspect() const;
+  void JudgeSilent();
+  bool FenceOneOf(const std::set<Incarnation>& replicas, const std::string& reason);
+
+  std::optional<Incarnation> ChooseFirst(const Todo& todo);
   void BeginSeal();
+  void AskSeal(Incarnation replica);
+  void OnSealed(Incarnation from, const Sealed& sealed);
   void OnAllSealed();
   void BeginReduce();
   void OnReduced(Incarnation from, const Reduced& reduced);
@@ -122,6 +152,7 @@ class StepRun {
   const EventSink events_;
   const MaySeal may_seal_;
   const StatesAreRight states_are_right_;
+  const FenceFn fence_;
   OnDone done_;
 
   Phase phase_ = Phase::kRunning;
@@ -129,6 +160,7 @@ class StepRun {
   std::deque<Todo> todo_;
   std::map<MicrobatchId, std::pair<AttemptId, Incarnation>> in_flight_;
   uint32_t next_attempt_ = 1;
+  std::map<MicrobatchId, Incarnation> last_first_;  // whom it was sent to last
   TimerId retry_ = kNoTimer;
   uint32_t retries_ = 0;
   uint32_t replayed_ = 0;
@@ -137,7 +169,21 @@ class StepRun {
 
   uint64_t fence_number_ = 0;
   std::set<Incarnation> fenced_;  // in this step
+  std::vector<Incarnation> newly_fenced_;
   Ledger::FenceAnswers fence_answers_;
+  absl::Time asked_at_;  // the fence, probe or seal under way
+  TimerId ask_again_ = kNoTimer;
+  bool ask_pending_ = false;  // once more after the fence under way
+
+  Pace own_pace_;
+  Pace* const pace_;
+  SlowWork slow_;
+  absl::Time began_;
+  bool probing_ = false;                       // everyone is asked about slow work
+  std::map<uint32_t, SlowWork::Late> probed_;  // what it is about
+  std::map<uint32_t, std::vector<Ledger::HolderWork>> give_up_;
+  TimerId watch_ = kNoTimer;
+  absl::Time watch_due_;
 
   uint32_t seal_number_ = 0;
   std::map<Incarnation, Sealed> sealed_;  // answers to the current seal

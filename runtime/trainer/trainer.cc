@@ -73,8 +73,8 @@ Trainer::~Trainer() {
 
 void Trainer::Start() {
   last_watch_ = env_->Now();
-  watch_ = env_->Schedule(options_.config.swarm.heartbeat / kWatchesPerHeartbeat,
-                          [this] { Watch(); });
+  watch_ =
+      env_->Schedule(options_.config.swarm.heartbeat / kWatchesPerHeartbeat, [this] { Watch(); });
   if (options_.config.swarm.rebalance > absl::ZeroDuration()) {
     rebalance_ = env_->Schedule(options_.config.swarm.rebalance, [this] { Rebalance(); });
   }

@@ -173,6 +173,7 @@ class Trainer : public TransportHandler {
   std::optional<LiveState> live_;
   bool taking_again_ = false;  // the step under way is given up, and a new epoch being taken
   std::unique_ptr<Wiring> wiring_;
+  Pace pace_;  // outlives step_run_
   std::unique_ptr<StepRun> step_run_;
   uint64_t record_number_ = 0;
   std::vector<Incarnation> unrecorded_leaves_;

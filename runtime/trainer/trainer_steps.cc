@@ -34,6 +34,9 @@ void Trainer::BeginStep() {
                     ? static_cast<uint32_t>(options_.config.swarm.window)
                     : 2 * static_cast<uint32_t>(swarm_.replicas().size());
   for (const StageLayout& layout : options_.layouts) step.stage_sizes.push_back(layout.size);
+  step.pace = &pace_;
+  step.answers.least = 2 * options_.config.swarm.dead_after;
+  step.answers.most = 6 * options_.config.swarm.dead_after;
   if (phase_ == Phase::kEnding && !step.evaluate) {
     step_run_.reset();
     final_evaluation_done_ = true;
@@ -49,6 +52,7 @@ void Trainer::BeginStep() {
         }
         return right;
       },
+      [this](Incarnation replica, const std::string& reason) { Fence(replica, reason); },
       [this](absl::StatusOr<StepOutcome> outcome) { OnStepDone(std::move(outcome)); });
   step_run_->Start();
 }

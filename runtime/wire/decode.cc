@@ -144,6 +144,7 @@ class Decoder {
   void Get(schema::SegmentSummary::Reader from, SegmentSummary* to) {
     to->id = static_cast<SegmentId>(from.getId());
     to->spoiled = from.getSpoiled();
+    to->contested = from.getContested();
     to->lane = from.getLane();
     Get(from.getListHash(), &to->list_hash);
     GetList(from.getEntries(), &to->entries);
@@ -198,9 +199,35 @@ class Decoder {
 
   void Get(schema::HeldWork::Reader from, HeldWork* to) {
     Get(from.getWork(), &to->work);
-    GetEnum(from.getState(), HeldState::kAdded, "state of work", &to->state);
+    GetEnum(from.getState(), HeldState::kUnclaimed, "state of work", &to->state);
     to->upstream = UnpackIncarnation(from.getUpstream());
     if (from.getHasDownstream()) to->downstream = UnpackIncarnation(from.getDownstream());
+    to->downstream_attempt.counter = from.getDownstreamCounter();
+    to->downstream_attempt.issuer = UnpackIncarnation(from.getDownstreamIssuer());
+    to->output_kept = from.getOutputKept();
+    to->gradient_kept = from.getGradientKept();
+    to->claims = from.getClaims();
+  }
+
+  void Get(schema::Splice::Reader from, Splice* to) {
+    to->stage = static_cast<StageId>(from.getStage());
+    to->holder = UnpackIncarnation(from.getHolder());
+    to->attempt.counter = from.getAttemptCounter();
+    to->attempt.issuer = UnpackIncarnation(from.getAttemptIssuer());
+  }
+
+  void GetStages(capnp::List<uint32_t>::Reader from, std::vector<StageId>* to) {
+    to->reserve(from.size());
+    for (uint32_t stage : from) to->push_back(static_cast<StageId>(stage));
+  }
+
+  void Get(schema::ResendWork::Reader from, ResendWork* to) {
+    Get(from.getWork(), &to->work);
+    to->as.counter = from.getAsCounter();
+    to->as.issuer = UnpackIncarnation(from.getAsIssuer());
+    GetStages(from.getAddAt(), &to->add_at);
+    if (from.hasUntil()) Get(from.getUntil(), &to->until.emplace());
+    to->contested = from.getContested();
   }
 
   // --- bodies ---
@@ -328,12 +355,24 @@ class Decoder {
     Get(from.getWork(), &to->work);
     to->contested = from.getContested();
     to->version = static_cast<Version>(from.getVersion());
-    const auto stages = from.getAddAt();
-    to->add_at.reserve(stages.size());
-    for (uint32_t stage : stages) to->add_at.push_back(static_cast<StageId>(stage));
+    GetStages(from.getAddAt(), &to->add_at);
     to->first_sequence = from.getFirstSequence();
     GetTensor(from.getInput(), &to->input);
     GetTensor(from.getTargets(), &to->targets);
+    if (from.hasUntil()) Get(from.getUntil(), &to->until.emplace());
+    to->gradient_wanted = from.getGradientWanted();
+    to->replay = from.getReplay();
+  }
+
+  void Get(schema::Claim::Reader from, Claim* to) {
+    Get(from.getWork(), &to->work);
+    to->as.counter = from.getAsCounter();
+    to->as.issuer = UnpackIncarnation(from.getAsIssuer());
+  }
+
+  void Get(schema::Resend::Reader from, Resend* to) {
+    to->number = from.getNumber();
+    GetList(from.getWorks(), &to->works);
   }
 
   void Get(schema::Backward::Reader from, Backward* to) {
@@ -343,12 +382,15 @@ class Decoder {
 
   void Get(schema::Notice::Reader from, Notice* to) {
     Get(from.getWork(), &to->work);
-    GetEnum(from.getProgress(), Progress::kEvaluated, "progress", &to->progress);
+    GetEnum(from.getProgress(), Progress::kUnclaimed, "progress", &to->progress);
     to->loss_sum = from.getLossSum();
     GetCount(from.getTokens(), &to->tokens);
   }
 
-  void Get(schema::Cancel::Reader from, Cancel* to) { GetList(from.getWorks(), &to->works); }
+  void Get(schema::Cancel::Reader from, Cancel* to) {
+    GetList(from.getWorks(), &to->works);
+    to->number = from.getNumber();
+  }
 
   void Get(schema::Fence::Reader from, Fence* to) {
     to->number = from.getNumber();
@@ -464,6 +506,8 @@ void Decoder::GetBody(schema::Envelope::Body::Reader from, MessageBody* to) {
     STARLING_BODY(ORDER, Order)
     STARLING_BODY(MOVE_TO, MoveTo)
     STARLING_BODY(BEHIND, Behind)
+    STARLING_BODY(CLAIM, Claim)
+    STARLING_BODY(RESEND, Resend)
 #undef STARLING_BODY
   }
   Fail(absl::InvalidArgumentError("unknown kind of message " +

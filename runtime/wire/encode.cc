@@ -107,6 +107,7 @@ void Put(const SegmentEntry& from, schema::SegmentEntry::Builder to) {
 void Put(const SegmentSummary& from, schema::SegmentSummary::Builder to) {
   to.setId(Value(from.id));
   to.setSpoiled(from.spoiled);
+  to.setContested(from.contested);
   to.setLane(from.lane);
   Put(from.list_hash, to.initListHash());
   STARLING_PUT_LIST(from.entries, to, initEntries);
@@ -170,6 +171,27 @@ void Put(const HeldWork& from, schema::HeldWork::Builder to) {
   to.setUpstream(Pack(from.upstream));
   to.setHasDownstream(from.downstream.has_value());
   if (from.downstream) to.setDownstream(Pack(*from.downstream));
+  to.setDownstreamCounter(from.downstream_attempt.counter);
+  to.setDownstreamIssuer(Pack(from.downstream_attempt.issuer));
+  to.setOutputKept(from.output_kept);
+  to.setGradientKept(from.gradient_kept);
+  to.setClaims(from.claims);
+}
+
+void Put(const Splice& from, schema::Splice::Builder to) {
+  to.setStage(Value(from.stage));
+  to.setHolder(Pack(from.holder));
+  to.setAttemptCounter(from.attempt.counter);
+  to.setAttemptIssuer(Pack(from.attempt.issuer));
+}
+
+void Put(const ResendWork& from, schema::ResendWork::Builder to) {
+  Put(from.work, to.initWork());
+  to.setAsCounter(from.as.counter);
+  to.setAsIssuer(Pack(from.as.issuer));
+  STARLING_PUT_NUMBERS(from.add_at, to, initAddAt, Value);
+  if (from.until) Put(*from.until, to.initUntil());
+  to.setContested(from.contested);
 }
 
 // --- bodies --------------------------------------------------------------------------------------
@@ -313,6 +335,22 @@ class BodyWriter {
     to.setFirstSequence(from.first_sequence);
     PutTensor(from.input, to.initInput());
     PutTensor(from.targets, to.initTargets());
+    if (from.until) Put(*from.until, to.initUntil());
+    to.setGradientWanted(from.gradient_wanted);
+    to.setReplay(from.replay);
+  }
+
+  void operator()(const Claim& from) {
+    auto to = body_.initClaim();
+    Put(from.work, to.initWork());
+    to.setAsCounter(from.as.counter);
+    to.setAsIssuer(Pack(from.as.issuer));
+  }
+
+  void operator()(const Resend& from) {
+    auto to = body_.initResend();
+    to.setNumber(from.number);
+    STARLING_PUT_LIST(from.works, to, initWorks);
   }
 
   void operator()(const Backward& from) {
@@ -332,6 +370,7 @@ class BodyWriter {
   void operator()(const Cancel& from) {
     auto to = body_.initCancel();
     STARLING_PUT_LIST(from.works, to, initWorks);
+    to.setNumber(from.number);
   }
 
   void operator()(const Fence& from) {

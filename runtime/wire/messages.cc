@@ -39,6 +39,8 @@ struct KindName {
   const char* operator()(const Order&) const { return "Order"; }
   const char* operator()(const MoveTo&) const { return "MoveTo"; }
   const char* operator()(const Behind&) const { return "Behind"; }
+  const char* operator()(const Claim&) const { return "Claim"; }
+  const char* operator()(const Resend&) const { return "Resend"; }
 };
 
 }  // namespace

@@ -24,7 +24,7 @@
 namespace starling {
 
 // Grows when peers of two builds could not understand each other.
-constexpr uint32_t kProtocolVersion = 2;
+constexpr uint32_t kProtocolVersion = 3;
 
 struct StateName {
   Era era{0};
@@ -231,16 +231,30 @@ struct Chunk {
 // --- a microbatch's way
 // ---------------------------------------------------------------------------
 
+// Where a path that is being mended meets what is left of another: `holder` serves `stage` and has
+// the microbatch as `attempt`.
+struct Splice {
+  StageId stage{0};
+  Incarnation holder;
+  AttemptId attempt;
+};
+
 // trainer or replica -> next replica. Answered by Ack: ok = accepted; resource exhausted = busy,
 // the baton is back; aborted = stale (old version, old step, fenced sender).
 struct Forward {
   WorkId work;
+  // A replica that is alive may hold the same microbatch at this stage: it is added to a segment of
+  // its own.
   bool contested = false;
   Version version{0};           // of the parameters it must be computed on
-  std::vector<StageId> add_at;  // stages that add its gradient; empty: all
+  std::vector<StageId> add_at;  // a replay: the stages that add its gradient; others: all do
   uint64_t first_sequence = 0;
   Blob input;    // ForwardInput::input
   Blob targets;  // i32 [n, T], travels on to the last stage
+  // The stage before it sends nothing on, but claims the gradient there.
+  std::optional<Splice> until;
+  bool gradient_wanted = true;  // by the sender
+  bool replay = false;
 };
 
 // replica -> the one it got the microbatch from. Answered by Ack.
@@ -249,8 +263,32 @@ struct Backward {
   Blob gradient;  // f32 [n, T, C]
 };
 
-// What happened to a microbatch at a stage. A hint for the trainer's ledger.
-enum class Progress : uint8_t { kAdded = 0, kEvaluated = 1 };
+// replica -> replica of the next stage: give me your gradient of `work`, now or when you have it; I
+// call it `as`. Answered by Ack: ok = it is coming; aborted = it cannot.
+struct Claim {
+  WorkId work;
+  AttemptId as;
+};
+
+// One microbatch to send on once more: the output of `work` goes on its way as attempt `as`.
+struct ResendWork {
+  WorkId work;
+  AttemptId as;
+  std::vector<StageId> add_at;
+  std::optional<Splice> until;
+  bool contested = false;
+};
+
+// trainer -> replica: a path is broken behind you. Answered by Ack: aborted = one of these is not
+// here (any more), or a fence that was answered since has made this stale.
+struct Resend {
+  uint64_t number = 0;  // of the fence whose answers led to it
+  std::vector<ResendWork> works;
+};
+
+// What happened to a microbatch at a stage. A hint for the trainer's ledger. kUnclaimed: a Claim
+// was refused, so no gradient will come.
+enum class Progress : uint8_t { kAdded = 0, kEvaluated = 1, kUnclaimed = 2 };
 
 // replica -> trainer. Answered by Ack.
 struct Notice {
@@ -260,28 +298,37 @@ struct Notice {
   int64_t tokens = 0;   // last stage
 };
 
-// trainer -> replica: forget this microbatch if it is still open.
+// trainer -> replica: forget these microbatches if they are still open, and if no fence has been
+// answered since the one of this number.
 struct Cancel {
   std::vector<WorkId> works;
+  uint64_t number = 0;
 };
 
 // --- fences
 // ---------------------------------------------------------------------------------------
 
-// trainer -> replica: accept nothing from these any more, and say what you have.
+// trainer -> replica: accept nothing from these any more, and say what you have. Without `fenced`
+// it only asks.
 struct Fence {
   uint64_t number = 0;  // grows; an answer names it
   Step step{0};
   std::vector<Incarnation> fenced;
 };
 
-enum class HeldState : uint8_t { kOpen = 0, kAdded = 1 };
+// kOpen: waits for its turn or its gradient; kAdded: it has the gradient; kDone: it is through with
+// it; kUnclaimed: open, and its claim was refused.
+enum class HeldState : uint8_t { kOpen = 0, kAdded = 1, kDone = 2, kUnclaimed = 3 };
 
 struct HeldWork {
   WorkId work;
   HeldState state = HeldState::kOpen;
   Incarnation upstream;                   // from whom it came
-  std::optional<Incarnation> downstream;  // to whom it went
+  std::optional<Incarnation> downstream;  // to whom it went, or of whom it claims its gradient
+  AttemptId downstream_attempt;           // what it is called there
+  bool claims = false;                    // nothing goes downstream, it only claims
+  bool output_kept = false;               // it can be sent on again
+  bool gradient_kept = false;             // the boundary's gradient can be claimed, now or later
 };
 
 // replica -> trainer, reply to Fence: every training microbatch of the step it accepted. From here
@@ -449,7 +496,7 @@ using MessageBody =
     std::variant<Hello, Welcome, Refused, Heartbeat, Leave, Stop, View, LoadState, Loaded, Fetch,
                  Chunk, Forward, Backward, Notice, Cancel, Fence, FenceAck, Seal, Sealed, Reduce,
                  Piece, Result, Reduced, Apply, Applied, StatusRequest, StatusReply, Ack,
-                 FetchIndex, ChunkIndex, Muster, MusterReply, Order, MoveTo, Behind>;
+                 FetchIndex, ChunkIndex, Muster, MusterReply, Order, MoveTo, Behind, Claim, Resend>;
 
 struct Message {
   RunId run{0};  // 0: not known yet (Hello, StatusRequest)

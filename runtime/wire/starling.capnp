@@ -58,6 +58,8 @@ struct Envelope {
     order @42 :Order;
     moveTo @43 :MoveTo;
     behind @44 :Behind;
+    claim @45 :Claim;
+    resend @46 :Resend;
   }
 }
 
@@ -147,6 +149,7 @@ struct SegmentSummary {
   lane @2 :UInt64;
   listHash @3 :Hash;
   entries @4 :List(SegmentEntry);
+  contested @5 :Bool;
 }
 
 struct UpdateScalars {
@@ -317,6 +320,13 @@ struct Chunk {
 
 # --- a microbatch's way --------------------------------------------------------------------------
 
+struct Splice {
+  stage @0 :UInt32;
+  holder @1 :UInt64;
+  attemptCounter @2 :UInt32;
+  attemptIssuer @3 :UInt64;
+}
+
 struct Forward {
   work @0 :Work;
   contested @1 :Bool;
@@ -325,6 +335,29 @@ struct Forward {
   firstSequence @4 :UInt64;
   input @5 :Tensor;
   targets @6 :Tensor;
+  until @7 :Splice;  # null: the path goes on to the last stage
+  gradientWanted @8 :Bool;
+  replay @9 :Bool;
+}
+
+struct Claim {
+  work @0 :Work;
+  asCounter @1 :UInt32;
+  asIssuer @2 :UInt64;
+}
+
+struct ResendWork {
+  work @0 :Work;
+  asCounter @1 :UInt32;
+  asIssuer @2 :UInt64;
+  addAt @3 :List(UInt32);
+  until @4 :Splice;  # null: as in Forward
+  contested @5 :Bool;
+}
+
+struct Resend {
+  number @0 :UInt64;
+  works @1 :List(ResendWork);
 }
 
 struct Backward {
@@ -334,13 +367,14 @@ struct Backward {
 
 struct Notice {
   work @0 :Work;
-  progress @1 :UInt8;  # 0 added, 1 evaluated
+  progress @1 :UInt8;  # 0 added, 1 evaluated, 2 unclaimed
   lossSum @2 :Float64;
   tokens @3 :Int64;
 }
 
 struct Cancel {
   works @0 :List(Work);
+  number @1 :UInt64;
 }
 
 # --- fences --------------------------------------------------------------------------------------
@@ -353,10 +387,15 @@ struct Fence {
 
 struct HeldWork {
   work @0 :Work;
-  state @1 :UInt8;  # 0 open, 1 added
+  state @1 :UInt8;  # 0 open, 1 added, 2 done, 3 unclaimed
   upstream @2 :UInt64;
   hasDownstream @3 :Bool;
   downstream @4 :UInt64;
+  downstreamCounter @5 :UInt32;
+  downstreamIssuer @6 :UInt64;
+  outputKept @7 :Bool;
+  gradientKept @8 :Bool;
+  claims @9 :Bool;
 }
 
 struct FenceAck {

@@ -32,6 +32,7 @@ constexpr const char* kNames[] = {
     "ignore_stage_mask",
     "reload_on_repeat",
     "never_repeat",
+    "contested_as_baton",
 };
 
 }  // namespace

@@ -95,6 +95,43 @@ TEST(PickSegments, IndexThatDoesNotExistVoidsTheSegment) {
   EXPECT_THAT(pick.missing, ElementsAre(0, 1));
 }
 
+SegmentSummary Contested(uint32_t id, uint32_t index) {
+  SegmentSummary segment = Segment(id, {index});
+  segment.contested = true;
+  return segment;
+}
+
+TEST(PickSegments, ContestedSegmentIsPickedForWhatNoMainOneHas) {
+  const auto pick =
+      PickSegments({{kA, {Contested(1, 2), Segment(2, {0})}}, {kB, {Segment(0, {1})}}}, 3, {});
+  EXPECT_THAT(Picked(pick), ElementsAre(ElementsAre(2, 1), ElementsAre(0)));
+  EXPECT_THAT(pick.missing, IsEmpty());
+}
+
+TEST(PickSegments, ContestedSegmentOfWhatAMainOneHasIsLeftAlone) {
+  const auto pick = PickSegments({{kA, {Contested(1, 1)}}, {kB, {Segment(0, {0, 1})}}}, 2, {});
+  EXPECT_THAT(Picked(pick), ElementsAre(IsEmpty(), ElementsAre(0)));
+  EXPECT_THAT(pick.voided, IsEmpty());
+}
+
+TEST(PickSegments, OfTwoContestedSegmentsOfOneMicrobatchOneIsPicked) {
+  const auto pick = PickSegments({{kA, {Contested(1, 0)}}, {kB, {Contested(1, 0)}}}, 1, {});
+  EXPECT_THAT(Picked(pick), ElementsAre(ElementsAre(1), IsEmpty()));
+}
+
+TEST(PickSegments, ContestedSegmentHelpsWhereAMainOneIsVoided) {
+  const auto pick =
+      PickSegments({{kA, {Segment(0, {0})}}, {kB, {Segment(0, {0, 1}), Contested(1, 1)}}}, 2, {});
+  EXPECT_EQ(pick.voided.size(), 1u);
+  EXPECT_THAT(pick.missing, IsEmpty());
+}
+
+TEST(PickSegments, SpoiledContestedSegmentIsNotPicked) {
+  SegmentSummary spoiled = Contested(1, 0);
+  spoiled.spoiled = true;
+  EXPECT_THAT(PickSegments({{kA, {spoiled}}}, 1, {}).missing, ElementsAre(0));
+}
+
 TEST(PickSegments, WithoutAnyListEverythingIsMissing) {
   const auto pick = PickSegments({}, 3, {});
   EXPECT_THAT(pick.members, IsEmpty());

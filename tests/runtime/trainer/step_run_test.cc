@@ -23,6 +23,7 @@ constexpr Step kStep{4};
 constexpr Incarnation kA{kEpoch, 1};   // stage 0
 constexpr Incarnation kA2{kEpoch, 2};  // stage 0
 constexpr Incarnation kB{kEpoch, 3};   // stage 1
+constexpr Incarnation kB2{kEpoch, 4};  // stage 1, where a test lets it join
 
 class FakeFeed : public DataFeed {
  public:
@@ -84,6 +85,11 @@ class StepRunTest : public testing::Test {
           sealed_states_ = states;
           return states_are_right_;
         },
+        [this](Incarnation replica, const std::string& reason) {
+          fenced_.emplace_back(replica, reason);
+          swarm_.Remove(replica);
+          run_->OnFenced({replica});
+        },
         [this](absl::StatusOr<StepOutcome> outcome) { outcome_ = std::move(outcome); });
     run_->Start();
   }
@@ -93,7 +99,7 @@ class StepRunTest : public testing::Test {
     std::vector<Request> requests;
     for (const SentMessage& sent : transport_.TakeMessages()) {
       if (!std::holds_alternative<Body>(sent.message.body)) continue;
-      for (Incarnation replica : {kA, kA2, kB}) {
+      for (Incarnation replica : {kA, kA2, kB, kB2}) {
         if (sent.to == TestEndpoint(NameOf(replica))) requests.push_back({replica, sent.message});
       }
     }
@@ -159,6 +165,30 @@ class StepRunTest : public testing::Test {
     lists[kB] = {Segment(0, forwards)};
     return lists;
   }
+  using Works = std::map<Incarnation, std::vector<HeldWork>>;
+  // Answers the fences that were sent, but for those of `silent`.
+  void Promise(Works works, const std::set<Incarnation>& silent = {}) {
+    for (const Request& fence : Take<Fence>()) {
+      if (silent.count(fence.to) > 0) continue;
+      FenceAck ack;
+      ack.number = std::get<Fence>(fence.message.body).number;
+      ack.held = works[fence.to];
+      Answer(fence, ack);
+    }
+  }
+  // As a replica reports it, everything kept.
+  static HeldWork Held(const Request& forward, HeldState state,
+                       std::optional<Incarnation> downstream = std::nullopt) {
+    HeldWork held;
+    held.work = ForwardOf(forward).work;
+    held.state = state;
+    held.upstream = {kEpoch, 0};
+    held.downstream = downstream;
+    held.downstream_attempt = held.work.attempt;
+    held.output_kept = downstream.has_value();
+    held.gradient_kept = true;
+    return held;
+  }
   Reduced Sum(const Request& reduce) const {
     const RoundPlan& plan = std::get<Reduce>(reduce.message.body).plan;
     Reduced reduced;
@@ -181,6 +211,7 @@ class StepRunTest : public testing::Test {
   bool may_seal_ = true;
   bool states_are_right_ = true;
   std::map<Incarnation, Hash128> sealed_states_;
+  std::vector<std::pair<Incarnation, std::string>> fenced_;
   std::optional<absl::StatusOr<StepOutcome>> outcome_;
   std::unique_ptr<StepRun> run_;
 };
@@ -300,59 +331,217 @@ TEST_F(StepRunTest, OverlappingSegmentsAreVoidedAndOnlyWhatIsMissingIsReplayed) 
   Lists lists;
   lists[kA] = {Segment(0, {forwards[0]})};
   lists[kA2] = {Segment(0, forwards)};  // microbatch 0 twice
+  lists[kA2][0].entries[0].attempt.counter = 99;
   lists[kB] = {Segment(0, forwards)};
   Seal(lists);
   EXPECT_THAT(events_, Contains("segment_voided"));
-  const std::vector<Request> replays = RunAll();
-  for (const Request& replay : replays) {
-    EXPECT_TRUE(ForwardOf(replay).contested);
-    EXPECT_THAT(ForwardOf(replay).add_at, ElementsAre(StageId{0}));
+  // Everyone is asked who holds what.
+  Works works;
+  for (const Request& forward : forwards) {
+    works[forward.to].push_back(Held(forward, HeldState::kDone, kB));
+    works[kB].push_back(Held(forward, HeldState::kDone));
   }
-  EXPECT_THAT(replays, Contains(testing::Truly([](const Request& replay) {
-                return ForwardOf(replay).work.id.index == 1;
-              })));
+  Promise(works);
+  const std::vector<Request> replays = RunAll();
+  ASSERT_THAT(replays, SizeIs(1));
+  const Forward& replay = ForwardOf(replays[0]);
+  EXPECT_EQ(replay.work.id.index, 1u);
+  EXPECT_FALSE(replay.contested) << "the voided one does not count any more";
+  EXPECT_THAT(replay.add_at, ElementsAre(StageId{0}));
+  ASSERT_TRUE(replay.until.has_value());
+  EXPECT_EQ(replay.until->holder, kB);
 }
 
-TEST_F(StepRunTest, DeathOfTheSecondStageReplaysWhatIsLostOnceAllHavePromised) {
-  Join({kEpoch, 4}, 1);
+TEST_F(StepRunTest, DeathOfTheSecondStageIsMendedFromTheLogOnceAllHavePromised) {
+  Join(kB2, 1);
   Start(1);
   const std::vector<Request> forwards = Take<Forward>();
   Accept(forwards[0]);
   Added(kB, forwards[0]);
   swarm_.Remove(kB);
   run_->OnFenced({kB});
-  EXPECT_THAT(Take<Forward>(), IsEmpty());
   EXPECT_STREQ(run_->phase_name(), "fencing");
-  run_->OnFenced({});  // asked again: older answers no longer count
-  std::vector<SentMessage> fences = transport_.TakeMessages();
-  ASSERT_THAT(fences, SizeIs(3));
-  for (const SentMessage& sent : fences) {
-    const Fence& fence = std::get<Fence>(sent.message.body);
-    EXPECT_THAT(fence.fenced, ElementsAre(kB));
-    FenceAck ack;
-    ack.number = fence.number;
-    if (sent.to == TestEndpoint(NameOf(forwards[0].to))) {
-      HeldWork held;
-      held.work = ForwardOf(forwards[0]).work;
-      held.downstream = kB;
-      ack.held.push_back(held);
-    }
-    Answer({kA, sent.message}, ack);
-  }
-  int cancels = 0;
-  std::vector<Forward> again;
-  for (const SentMessage& sent : transport_.TakeMessages()) {
-    if (std::holds_alternative<Cancel>(sent.message.body)) {
-      ++cancels;
-      EXPECT_EQ(sent.to, TestEndpoint(NameOf(forwards[0].to)));
-    }
-    if (const auto* forward = std::get_if<Forward>(&sent.message.body)) again.push_back(*forward);
-  }
-  EXPECT_EQ(cancels, 1);
-  ASSERT_THAT(again, SizeIs(1));
-  EXPECT_TRUE(again[0].contested);
-  EXPECT_THAT(again[0].add_at, ElementsAre(StageId{0}, StageId{1}));
+  Promise({}, {kA, kA2, kB2});  // lost on the way
+  run_->OnFenced({});           // asked again: older answers no longer count
+  Works works;
+  works[forwards[0].to] = {Held(forwards[0], HeldState::kOpen, kB)};
+  Promise(works);
+  const std::vector<Request> resends = Take<Resend>();
+  ASSERT_THAT(resends, SizeIs(1));
+  EXPECT_EQ(resends[0].to, forwards[0].to);
+  const Resend& resend = std::get<Resend>(resends[0].message.body);
+  ASSERT_THAT(resend.works, SizeIs(1));
+  EXPECT_EQ(resend.works[0].work, ForwardOf(forwards[0]).work);
+  EXPECT_NE(resend.works[0].as, ForwardOf(forwards[0]).work.attempt);
+  EXPECT_THAT(resend.works[0].add_at, ElementsAre(StageId{1}));
+  EXPECT_FALSE(resend.works[0].contested);
   EXPECT_THAT(events_, Contains("replayed"));
+  // What the mended path adds counts.
+  const WorkId mended{resend.works[0].work.id, resend.works[0].as};
+  run_->OnNotice(kB2, {mended, Progress::kAdded, 0, 0});
+  Added(forwards[0].to, forwards[0]);
+  EXPECT_EQ(run_->done_microbatches(), 1u);
+}
+
+TEST_F(StepRunTest, ResendThatIsRefusedAndClaimThatIsRefusedAreLookedAtAgain) {
+  Join(kB2, 1);
+  Start(1);
+  const std::vector<Request> forwards = Take<Forward>();
+  Accept(forwards[0]);
+  swarm_.Remove(kB);
+  run_->OnFenced({kB});
+  Works works;
+  works[forwards[0].to] = {Held(forwards[0], HeldState::kOpen, kB)};
+  Promise(works);
+  std::vector<Request> resends = Take<Resend>();
+  ASSERT_THAT(resends, SizeIs(1));
+  Answer(resends[0], Ack{absl::StatusCode::kAborted, ""});
+  env_.Advance(absl::Milliseconds(100));
+  Promise(works);
+  resends = Take<Resend>();
+  ASSERT_THAT(resends, SizeIs(1)) << "planned once more";
+  Answer(resends[0], Ack{});
+  run_->OnNotice(kB2, {ForwardOf(forwards[0]).work, Progress::kUnclaimed, 0, 0});
+  env_.Advance(absl::Milliseconds(100));
+  EXPECT_THAT(Take<Fence>(), SizeIs(3));
+}
+
+// --- slow work -------------------------------------------------------------------------
+
+TEST_F(StepRunTest, OverdueWorkIsAskedAboutAndComputedByAnotherContested) {
+  Join(kB2, 1);
+  Start(1);
+  const Request forward = Take<Forward>()[0];
+  Accept(forward);
+  env_.Advance(absl::Seconds(31));
+  Works works;
+  works[forward.to] = {Held(forward, HeldState::kOpen, kB)};
+  works[kB] = {Held(forward, HeldState::kOpen)};  // on its device, for ever
+  Promise(works);
+  const std::vector<Request> resends = Take<Resend>();
+  ASSERT_THAT(resends, SizeIs(1));
+  const Resend& resend = std::get<Resend>(resends[0].message.body);
+  EXPECT_TRUE(resend.works[0].contested);
+  EXPECT_THAT(events_, Contains("contested"));
+  EXPECT_STREQ(run_->phase_name(), "running") << "nobody waits for the answers";
+  // The copy is done: the slow one may stop.
+  run_->OnNotice(kB2, {{resend.works[0].work.id, resend.works[0].as}, Progress::kAdded, 1, 1});
+  Added(forward.to, forward);
+  const std::vector<Request> cancels = Take<Cancel>();
+  ASSERT_THAT(cancels, SizeIs(1));
+  EXPECT_EQ(cancels[0].to, kB);
+}
+
+TEST_F(StepRunTest, ReplicaThatAnswersNothingIsSplicedAroundThenFenced) {
+  Join(kB2, 1);
+  Start(1);
+  const Request forward = Take<Forward>()[0];
+  Accept(forward);
+  Works works;
+  works[forward.to] = {Held(forward, HeldState::kOpen, kB)};
+  int spliced = 0;
+  for (int i = 0; i < 10000 && fenced_.empty(); ++i) {
+    env_.Advance(absl::Milliseconds(100));
+    for (const SentMessage& sent : transport_.TakeMessages()) {
+      spliced += std::holds_alternative<Resend>(sent.message.body) ? 1 : 0;
+      const auto* fence = std::get_if<Fence>(&sent.message.body);
+      if (fence == nullptr || sent.to == TestEndpoint(NameOf(kB))) continue;
+      FenceAck ack;
+      ack.number = fence->number;
+      if (sent.to == TestEndpoint(NameOf(forward.to))) ack.held = works[forward.to];
+      Answer({kA, sent.message}, ack);
+    }
+  }
+  EXPECT_GT(spliced, 0);
+  ASSERT_THAT(fenced_, SizeIs(1));
+  EXPECT_EQ(fenced_[0].first, kB);
+  EXPECT_THAT(fenced_[0].second, testing::HasSubstr("holds up step 4"));
+}
+
+TEST_F(StepRunTest, WorkThatShowsSignsIsNotAskedAbout) {
+  Start(1);
+  const Request forward = Take<Forward>()[0];
+  Accept(forward);
+  env_.Advance(absl::Seconds(20));
+  Added(kB, forward);
+  env_.Advance(absl::Seconds(20));
+  EXPECT_THAT(Take<Fence>(), IsEmpty());
+}
+
+TEST_F(StepRunTest, LoopThatSleptBlamesNobodyForIt) {
+  Start(1);
+  Accept(Take<Forward>()[0]);
+  env_.Sleep(absl::Seconds(100));
+  env_.Advance(absl::Seconds(1));
+  EXPECT_THAT(Take<Fence>(), IsEmpty());
+}
+
+TEST_F(StepRunTest, OverdueEvaluationIsSentAgain) {
+  Start(0, true);
+  const Request forward = Take<Forward>()[0];
+  Accept(forward);
+  env_.Advance(absl::Seconds(31));
+  const std::vector<Request> again = Take<Forward>();
+  ASSERT_THAT(again, SizeIs(1));
+  EXPECT_EQ(ForwardOf(again[0]).work.id, ForwardOf(forward).work.id);
+}
+
+TEST_F(StepRunTest, SealThatIsNotAnsweredCostsTheSilentOneItsPlaceButNotTheLastOfAStage) {
+  for (Incarnation silent : {kA, kB}) {
+    events_.clear();
+    fenced_.clear();
+    if (swarm_.Find(kA) == nullptr) Join(kA, 0);
+    Start(1);
+    RunAll();
+    for (const Request& seal : Take<starling::Seal>()) {
+      if (seal.to == silent) continue;
+      Sealed sealed;
+      sealed.step = kStep;
+      sealed.number = 1;
+      Answer(seal, sealed);
+    }
+    env_.Advance(absl::Minutes(5));
+    EXPECT_EQ(fenced_.size(), silent == kA ? 1u : 0u);
+    if (silent == kB) continue;
+    EXPECT_THAT(fenced_[0].second, testing::HasSubstr("has not answered a seal"));
+  }
+}
+
+TEST_F(StepRunTest, AnswerToAnotherSealIsNotTakenForThisOne) {
+  Start(1);
+  const std::vector<Request> forwards = RunAll();
+  const std::vector<Request> seals = Take<starling::Seal>();
+  ASSERT_THAT(seals, SizeIs(3));
+  Sealed wrong;
+  wrong.step = kStep;
+  wrong.number = 9;
+  Answer(seals[0], wrong);
+  const std::vector<Request> again = Take<starling::Seal>();
+  ASSERT_THAT(again, SizeIs(1)) << "it is asked once more";
+  Lists lists = ListsOf(forwards);
+  for (const Request& seal : {again[0], seals[1], seals[2]}) {
+    Sealed sealed;
+    sealed.step = kStep;
+    sealed.number = 1;
+    sealed.segments = lists[seal.to];
+    Answer(seal, sealed);
+  }
+  EXPECT_STREQ(run_->phase_name(), "reducing");
+}
+
+TEST_F(StepRunTest, ContestedSegmentCountsWhereTheSlowOneHasNotAdded) {
+  Start(1);
+  const std::vector<Request> forwards = RunAll();
+  Lists lists = ListsOf(forwards);
+  lists[kA].clear();
+  lists[kA2].clear();
+  SegmentSummary contested = Segment(3, forwards);
+  contested.contested = true;
+  lists[kA2] = {contested};
+  Seal(lists);
+  for (const Request& reduce : Take<Reduce>()) Answer(reduce, Sum(reduce));
+  ASSERT_TRUE(outcome_ && outcome_->ok());
+  EXPECT_EQ((*outcome_)->groups[0].members[1].segments[0].id, SegmentId{3});
 }
 
 TEST_F(StepRunTest, SealWaitsForEvaluationsAndForPermission) {

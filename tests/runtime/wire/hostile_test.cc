@@ -185,7 +185,7 @@ TEST(HostileWire, UnknownCodesAreRefused) {
     EXPECT_EQ(CodeOfDecoding(EncodeMessage(message)), StatusCode::kInvalidArgument) << code;
   }
   Notice notice;
-  notice.progress = static_cast<Progress>(2);
+  notice.progress = static_cast<Progress>(3);
   Message message;
   message.body = notice;
   EXPECT_EQ(CodeOfDecoding(EncodeMessage(message)), StatusCode::kInvalidArgument);

@@ -15,8 +15,8 @@ namespace {
 template <typename Enum>
 constexpr uint64_t EnumValues() {
   if (std::is_same_v<Enum, WorkKind>) return 2;
-  if (std::is_same_v<Enum, Progress>) return 2;
-  if (std::is_same_v<Enum, HeldState>) return 2;
+  if (std::is_same_v<Enum, Progress>) return 3;
+  if (std::is_same_v<Enum, HeldState>) return 4;
   if (std::is_same_v<Enum, Content>) return 2;
   if (std::is_same_v<Enum, OrderKind>) return 3;
   if (std::is_same_v<Enum, absl::StatusCode>) return 17;
