@@ -293,13 +293,13 @@ void Peer::OnPacket(Packet packet) {
   if (message.run != run_) return;
   if (const auto* muster = std::get_if<Muster>(&message.body)) return On(*muster, message);
   if (state_ == State::kConnecting) return;
-  if (message.epoch != epoch_) return;                            // another trainer's reign
+  if (message.epoch != epoch_) return;  // another trainer's reign
   if (FromTrainer(message)) {
     if (message.epoch < promised_) return;  // its reign is over
     // What it asks for may be meant for another incarnation, whose Welcome is on its way: it will
     // ask again.
-    const bool final_word = std::holds_alternative<Refused>(message.body) ||
-                            std::holds_alternative<Stop>(message.body);
+    const bool final_word =
+        std::holds_alternative<Refused>(message.body) || std::holds_alternative<Stop>(message.body);
     if (calling_ && !final_word) return;
   }
   Dispatch(message);
