@@ -26,6 +26,7 @@ void StageServer::Reset(Version version) {
   held_.clear();
   aliases_.clear();
   cancelled_.clear();
+  refused_.clear();
   queue_.clear();
   fenced_.clear();
   fence_ = {};
@@ -67,7 +68,14 @@ absl::StatusCode StageServer::OnForward(Incarnation from, const Forward& forward
   if ((known != held_.end() && !again) || cancelled_.count(forward.work) > 0) {
     return absl::StatusCode::kOk;
   }
-  if (const absl::StatusCode code = Admit(forward); code != absl::StatusCode::kOk) return code;
+  const auto refused = refused_.find(forward.work);
+  if (refused != refused_.end() && forward.offer <= refused->second) {
+    return absl::StatusCode::kResourceExhausted;
+  }
+  if (const absl::StatusCode code = Admit(forward); code != absl::StatusCode::kOk) {
+    if (code == absl::StatusCode::kResourceExhausted) refused_[forward.work] = forward.offer;
+    return code;
+  }
 
   Held& held = held_[forward.work];
   held.forward = forward;
@@ -244,6 +252,7 @@ void StageServer::OnVersion(Version version) {
   const auto over = [finished](const WorkId& work) { return work.id.step <= finished; };
   while (!aliases_.empty() && over(aliases_.begin()->first)) aliases_.erase(aliases_.begin());
   while (!cancelled_.empty() && over(*cancelled_.begin())) cancelled_.erase(cancelled_.begin());
+  while (!refused_.empty() && over(refused_.begin()->first)) refused_.erase(refused_.begin());
   for (auto& [work, held] : held_) {
     if (held.phase == Phase::kEarly && held.forward.version == version_) {
       Enqueue(work, held, Phase::kForwardQueued);
@@ -441,6 +450,7 @@ void StageServer::Offer(const WorkId& work, Held& held) {
   Forward forward = held.forward;
   forward.work.attempt = route.attempt;
   forward.contested = route.contested && !Planted(Bug::kContestedAsBaton);
+  forward.offer = route.offers++;
   forward.replay = route.replay;
   forward.add_at = route.add_at;
   forward.until = route.until;

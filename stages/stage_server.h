@@ -129,6 +129,7 @@ class StageServer {
   struct Route {
     AttemptId attempt;
     bool replay = false;
+    uint32_t offers = 0;  // made so far
     std::vector<StageId> add_at;
     std::optional<Splice> until;
     bool contested = false;
@@ -199,8 +200,9 @@ class StageServer {
 
   Version version_{0};
   HeldMap held_;
-  std::map<WorkId, WorkId> aliases_;  // what others call the output of one held here
-  std::set<WorkId> cancelled_;        // never taken up (again)
+  std::map<WorkId, WorkId> aliases_;    // what others call the output of one held here
+  std::set<WorkId> cancelled_;          // never taken up (again)
+  std::map<WorkId, uint32_t> refused_;  // the newest offer that was
   std::set<std::pair<QueueKey, WorkId>> queue_;
   uint64_t next_age_ = 0;
   bool device_busy_ = false;

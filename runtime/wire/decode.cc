@@ -362,6 +362,7 @@ class Decoder {
     if (from.hasUntil()) Get(from.getUntil(), &to->until.emplace());
     to->gradient_wanted = from.getGradientWanted();
     to->replay = from.getReplay();
+    to->offer = from.getOffer();
   }
 
   void Get(schema::Claim::Reader from, Claim* to) {

@@ -338,6 +338,7 @@ class BodyWriter {
     if (from.until) Put(*from.until, to.initUntil());
     to.setGradientWanted(from.gradient_wanted);
     to.setReplay(from.replay);
+    to.setOffer(from.offer);
   }
 
   void operator()(const Claim& from) {

@@ -255,6 +255,9 @@ struct Forward {
   std::optional<Splice> until;
   bool gradient_wanted = true;  // by the sender
   bool replay = false;
+  // Counts the sender's offers of this work: one that was refused stays refused, though its message
+  // may come again, but a later one may be accepted.
+  uint32_t offer = 0;
 };
 
 // replica -> the one it got the microbatch from. Answered by Ack.

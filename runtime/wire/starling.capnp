@@ -338,6 +338,7 @@ struct Forward {
   until @7 :Splice;  # null: the path goes on to the last stage
   gradientWanted @8 :Bool;
   replay @9 :Bool;
+  offer @10 :UInt32;
 }
 
 struct Claim {

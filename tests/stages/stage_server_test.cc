@@ -317,7 +317,20 @@ TEST_F(StageServerTest, SlotBoundAnswersBusyAndDoneWorkFreesTheSlot) {
   EXPECT_EQ(Take(Microbatch(Work(1))), absl::StatusCode::kOk) << "it has that one already";
   GiveBack(Work(0));
   compute_.FinishAll();
-  EXPECT_EQ(Take(Microbatch(Work(2))), absl::StatusCode::kOk);
+  EXPECT_EQ(Take(Microbatch(Work(3))), absl::StatusCode::kOk);
+}
+
+TEST_F(StageServerTest, RefusedOfferThatComesAgainStaysRefused) {
+  Serve(1, 1);
+  Pass(Microbatch(Work(0)));
+  Forward forward = Microbatch(Work(1));
+  EXPECT_EQ(Take(forward), absl::StatusCode::kResourceExhausted);
+  GiveBack(Work(0));
+  compute_.FinishAll();
+  EXPECT_EQ(Take(forward), absl::StatusCode::kResourceExhausted)
+      << "its sender has gone elsewhere since";
+  forward.offer = 1;
+  EXPECT_EQ(Take(forward), absl::StatusCode::kOk);
 }
 
 TEST_F(StageServerTest, WorkOfALaterStepRefusesNoneOfAnEarlierOne) {
@@ -376,6 +389,7 @@ TEST_F(StageServerTest, BusyReceiverIsReplacedByAnother) {
   ASSERT_THAT(links_.sent, SizeIs(2));
   EXPECT_EQ(links_.sent[1].to, kDown2);
   EXPECT_EQ(links_.sent[1].forward.input.As<float>()[0], 1);
+  EXPECT_EQ(links_.sent[1].forward.offer, 1u);
   EXPECT_THAT(compute_.forwards, SizeIs(1)) << "not computed again";
   links_.sent[1].accepted(absl::StatusCode::kOk);
   EXPECT_EQ(server_->OnBackward(kDown, Gradient(Work(0))), absl::StatusCode::kAborted);

@@ -70,7 +70,7 @@ STARLING_FIELDS(Fetch, a, b, c, d, e, f, g);
 STARLING_FIELDS(FetchIndex, a, b, c, d, e);
 STARLING_FIELDS(ChunkIndex, a, b, c, d, e, f);
 STARLING_FIELDS(Chunk, a, b, c, d, e);
-STARLING_FIELDS(Forward, a, b, c, d, e, f, g, h, i, j);
+STARLING_FIELDS(Forward, a, b, c, d, e, f, g, h, i, j, k);
 STARLING_FIELDS(Backward, a, b);
 STARLING_FIELDS(Notice, a, b, c, d);
 STARLING_FIELDS(Cancel, a, b);
