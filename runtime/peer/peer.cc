@@ -199,9 +199,10 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   server_ = std::make_unique<StageServer>(serve, compute_.get(), links);
   keeper_->GiveUpLoading(same_trainer);
   // The step under way starts anew; state and complete results stay.
-  if (keeper_->held()) {
-    server_->Reset(keeper_->held()->version);
-    compute_->FreeThrough(Step{Value(server_->version()) + 1});
+  if (const std::optional<StateName>& held = keeper_->held()) {
+    compute_->FreeThrough(Step{Value(held->version) + 1});
+    // A version of an earlier era is none of this one: it is served again when it has been loaded.
+    server_->Reset(held->era == era_ ? held->version : Version{0});
   }
   step_end_->OnAdmitted(server_.get());
   Wiring::Options wire;

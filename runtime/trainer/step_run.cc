@@ -345,7 +345,8 @@ void StepRun::OnRoundFailed(Incarnation from, const Reduced& reduced) {
     return Finish(absl::DataLossError(what));
   }
   events_(Event("round_failed").With("step", Value(options_.step)).With("reason", what));
-  SendFence();  // and seal again when everyone has said what is held
+  phase_ = Phase::kRunning;
+  Poke();
 }
 
 StepOutcome StepRun::Summarize() const {

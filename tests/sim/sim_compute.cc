@@ -20,7 +20,7 @@ void SetTook(absl::StatusOr<T>* output, absl::Duration took) {}
 }  // namespace
 
 SimCompute::SimCompute(Scheduler* scheduler, NodeId node, std::unique_ptr<StageExecutor> executor,
-                       SimSpeed speed, uint64_t seed, const ComputeFaults* faults)
+                       SimSpeed speed, uint64_t seed, ComputeFaults* faults)
     : scheduler_(scheduler),
       node_(node),
       executor_(std::move(executor)),

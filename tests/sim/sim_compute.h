@@ -36,7 +36,7 @@ class SimCompute : public Compute {
  public:
   // The scheduler outlives it; the executor is usually a SimExecutor. `faults` may be null.
   SimCompute(Scheduler* scheduler, NodeId node, std::unique_ptr<StageExecutor> executor,
-             SimSpeed speed, uint64_t seed, const ComputeFaults* faults = nullptr);
+             SimSpeed speed, uint64_t seed, ComputeFaults* faults = nullptr);
   ~SimCompute() override;
 
   int64_t size() const override { return executor_->size(); }
@@ -76,7 +76,7 @@ class SimCompute : public Compute {
   const NodeId node_;
   const std::unique_ptr<StageExecutor> executor_;
   const SimSpeed speed_;
-  const ComputeFaults* const faults_;
+  ComputeFaults* const faults_;
   Rng rng_;
   std::deque<Operation> queue_;  // the front one runs
   absl::Duration front_took_;

@@ -11,7 +11,7 @@
 namespace starling::sim {
 
 SimExecutor::SimExecutor(SimStage stage, ReplicaName name, const Scheduler* clock, Journal* journal,
-                         Trace* trace, const ComputeFaults* faults)
+                         Trace* trace, ComputeFaults* faults)
     : stage_(std::move(stage)),
       name_(name),
       clock_(clock),
@@ -269,6 +269,7 @@ absl::StatusOr<Hash128> SimExecutor::Apply(const UpdateScalars& scalars,
 // A bit of a parameter; the replica does not know, nor does the journal.
 void SimExecutor::FlipState() {
   trace_->Line("fault", "a bit flips in the state of " + sim::ToString(name_));
+  faults_->flipped = true;
   state_[0] += state_[0] > 0 ? -1.0f : 1.0f;
   parameters_digest_ = DigestOfParameters(state_.data(), stage_.layout);
 }
@@ -291,6 +292,7 @@ absl::StatusOr<Hash128> SimExecutor::Load(const Blob& state) {
   journal_->Freed(name_, Step{std::numeric_limits<uint64_t>::max()});
   corrections_.clear();
   after_seal_.clear();
+  if (faults_ != nullptr) faults_->flipped = false;
   ++loads_;
   StateChanged(/*loaded=*/true, Hash128());
   return state_hash_;

@@ -28,6 +28,7 @@ enum class Mistake : uint8_t { kNone, kCountTwice, kCountNever, kCountAgainAfter
 
 // What to do wrong on one node. The functions may be empty.
 struct ComputeFaults {
+  bool flipped = false;  // bits of the state are wrong, until a state is loaded
   double slowdown = 1;  // multiplies what operations cost from now on
   // Asked at each addition, and at each update (without a work).
   std::function<Mistake(StageId, const WorkId&)> mistake;
@@ -40,7 +41,7 @@ class SimExecutor : public StageExecutor {
  public:
   // The pointers outlive the executor; `faults` may be null.
   SimExecutor(SimStage stage, ReplicaName name, const Scheduler* clock, Journal* journal,
-              Trace* trace, const ComputeFaults* faults);
+              Trace* trace, ComputeFaults* faults);
 
   int64_t size() const override { return stage_.layout.size; }
   absl::StatusOr<ForwardOutput> Forward(const ForwardInput& input) override;
@@ -90,7 +91,7 @@ class SimExecutor : public StageExecutor {
   const Scheduler* const clock_;
   Journal* const journal_;
   Trace* const trace_;
-  const ComputeFaults* const faults_;
+  ComputeFaults* const faults_;
 
   std::vector<float> state_;  // empty: none loaded
   uint64_t parameters_digest_ = 0;

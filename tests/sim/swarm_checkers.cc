@@ -246,7 +246,7 @@ void SwarmCheckers::CheckPeer(NodeId node, uint32_t life, const Peer& peer) {
     Violation(absl::StrCat("I3: ", who, " is at version ", Value(now.version), " of era ",
                            Value(now.era), ", which is not decided"));
   }
-  if (now.held) {
+  if (now.held && !world_->faults(node).flipped) {
     const auto key = std::make_tuple(now.stage, now.held->era, now.held->version);
     const auto [entry, first] = names_.emplace(key, now.held->hash);
     if (!first && entry->second != now.held->hash) {
