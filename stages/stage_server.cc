@@ -219,6 +219,8 @@ HeldWork StageServer::Report(const WorkId& work, const Held& held) const {
     report.downstream_attempt = held.route.until->attempt;
     report.claims = true;
   }
+  report.accepted =
+      held.route.delivery == Delivery::kAccepted || held.phase >= Phase::kBackwardQueued;
   report.output_kept = !held.output.empty();
   report.gradient_kept = CanGive(held);
   return report;

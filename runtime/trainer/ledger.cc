@@ -48,7 +48,6 @@ void Ledger::Issue(uint32_t index, AttemptId attempt, const Splice* splice,
     issued.until = splice->until;
   }
   issued.first = first;
-  issued.begun = first.has_value();
   attempts_[index].push_back(std::move(issued));
 }
 
@@ -58,6 +57,14 @@ void Ledger::OnSent(uint32_t index, AttemptId attempt, Incarnation first, const 
 
 void Ledger::OnSpliced(const Splice& splice, AttemptId attempt) {
   Issue(splice.index, attempt, &splice, std::nullopt);
+}
+
+void Ledger::OnAccepted(uint32_t index, AttemptId attempt) {
+  for (IssuedAttempt& known : attempts_[index]) {
+    if (known.id != attempt || known.begun) continue;
+    known.begun = true;
+    known.reached = known.begin;
+  }
 }
 
 void Ledger::OnRefused(uint32_t index, AttemptId attempt) {

@@ -72,6 +72,8 @@ class Ledger {
   // The trainer sends an attempt to `first`, a replica of stage 0: to all stages, or as `splice`
   // says.
   void OnSent(uint32_t index, AttemptId attempt, Incarnation first, const Splice* splice = nullptr);
+  // `first` has it.
+  void OnAccepted(uint32_t index, AttemptId attempt);
   // `first` refused it before accepting: as if never sent.
   void OnRefused(uint32_t index, AttemptId attempt);
   // `splice.from` was told to send it on as this attempt.

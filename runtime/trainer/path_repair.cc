@@ -100,7 +100,7 @@ class Planner {
         Reach(node.attempt, s);
         if (s == node.attempt->begin) node.attempt->landed = true;
         IssuedAttempt* onward = Find(work.downstream_attempt);
-        if (work.downstream && !work.claims && onward != nullptr) Reach(onward, s + 1);
+        if (work.accepted && !work.claims && onward != nullptr) Reach(onward, s + 1);
       }
     }
   }

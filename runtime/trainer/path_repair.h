@@ -36,8 +36,7 @@ struct IssuedAttempt {
                                      // last
   std::optional<Incarnation> first;  // whom the trainer sent it to, if it did
   bool landed = false;               // `first` has had it
-  uint32_t reached = 0;              // it was sent to a replica of this stage, as far as known; a
-                                     // stretch that a Resend begins starts below `begin`
+  uint32_t reached = 0;              // a replica of this stage has accepted it, as far as known
   bool begun = false;                // `reached` means something
   std::set<Incarnation> cancelled;   // holders that were told to forget it
   std::set<uint32_t> voided;         // stages whose addition does not count

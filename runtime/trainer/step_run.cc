@@ -163,7 +163,10 @@ bool StepRun::Send(const Todo& todo) {
 
 void StepRun::OnSendAnswer(const Todo& todo, AttemptId attempt, Incarnation to,
                            absl::StatusCode code) {
-  if (code == absl::StatusCode::kOk) return;
+  if (code == absl::StatusCode::kOk) {
+    if (todo.id.kind == WorkKind::kTrain) ledger_.OnAccepted(todo.id.index, attempt);
+    return;
+  }
   const auto flight = in_flight_.find(todo.id);
   if (flight == in_flight_.end() || flight->second.first != attempt) return;
   in_flight_.erase(flight);

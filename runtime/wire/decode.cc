@@ -207,6 +207,7 @@ class Decoder {
     to->output_kept = from.getOutputKept();
     to->gradient_kept = from.getGradientKept();
     to->claims = from.getClaims();
+    to->accepted = from.getAccepted();
   }
 
   void Get(schema::Splice::Reader from, Splice* to) {

@@ -176,6 +176,7 @@ void Put(const HeldWork& from, schema::HeldWork::Builder to) {
   to.setOutputKept(from.output_kept);
   to.setGradientKept(from.gradient_kept);
   to.setClaims(from.claims);
+  to.setAccepted(from.accepted);
 }
 
 void Put(const Splice& from, schema::Splice::Builder to) {

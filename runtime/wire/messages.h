@@ -330,6 +330,7 @@ struct HeldWork {
   std::optional<Incarnation> downstream;  // to whom it went, or of whom it claims its gradient
   AttemptId downstream_attempt;           // what it is called there
   bool claims = false;                    // nothing goes downstream, it only claims
+  bool accepted = false;                  // downstream has it, as far as known
   bool output_kept = false;               // it can be sent on again
   bool gradient_kept = false;             // the boundary's gradient can be claimed, now or later
 };

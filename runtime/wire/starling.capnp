@@ -397,6 +397,7 @@ struct HeldWork {
   outputKept @7 :Bool;
   gradientKept @8 :Bool;
   claims @9 :Bool;
+  accepted @10 :Bool;
 }
 
 struct FenceAck {

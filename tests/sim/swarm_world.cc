@@ -60,6 +60,7 @@ RunConfig ConfigOf(const SwarmOptions& options) {
   config.optimizer.warmup = 1;
   config.swarm.stages = options.stages;
   config.swarm.dead_after = options.dead_after;
+  config.swarm.log_budget = options.log_budget;
   config.swarm.verify_every = options.verify_every;
   config.swarm.rebalance = options.rebalance;
   config.local.replicas = {options.replicas};

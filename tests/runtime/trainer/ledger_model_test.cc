@@ -236,11 +236,7 @@ class World {
   }
 
   void Post(const std::string& what, int from, int to, std::function<void(World*)> deliver) {
-    if (to != kTrainer && !nodes_[to].alive) {
-      // Sent to one that is dead, by one that has not heard of it yet.
-      if (what[0] == 'F') lost_at_.insert(to);
-      return;
-    }
+    if (to != kTrainer && !nodes_[to].alive) return;
     messages_.emplace(absl::StrCat(what, " ", from, ">", to), [this, to, deliver] {
       if (nodes_[to].alive) deliver(this);
     });
@@ -272,11 +268,7 @@ class World {
     for (int r : dead) {
       Node& node = nodes_[r];
       const FenceAck had = node.server->OnFence({0, kStep, {}});
-      bool on_its_way = false;
-      for (const auto& [what, deliver] : messages_) {
-        on_its_way = on_its_way || (what[0] == 'F' && what.back() - '0' == r);
-      }
-      if (!had.held.empty() || on_its_way) lost_at_.insert(r);
+      if (!had.held.empty()) lost_at_.insert(r);
       node.alive = false;
       const std::string target = absl::StrCat(">", r);
       for (auto it = messages_.begin(); it != messages_.end();) {
@@ -364,6 +356,7 @@ class World {
     ledger_.OnSent(0, forward.work.attempt, NameOf(to), splice ? &*splice : nullptr);
     Post(absl::StrCat("F", forward.work.attempt.counter), kTrainer, to, [forward, to](World* w) {
       w->nodes_[to].server->OnForward({Epoch{1}, 0}, forward);
+      w->ledger_.OnAccepted(0, forward.work.attempt);
     });
   }
 
@@ -380,7 +373,7 @@ class World {
   int deaths_ = 0;
   bool one_by_one_ = true;
   uint32_t counted_lost_ = 0;
-  std::set<int> lost_at_;  // the dead it was sent to
+  std::set<int> lost_at_;  // the dead that had it
   size_t repairs_ = 0;
   std::string history_;  // stands for what the ledger was told
 };

@@ -64,7 +64,7 @@ class Answers {
     held.upstream = StageOf(at) == 0 ? Incarnation{kEpoch, 0} : At(StageOf(at) - 1);
     held.downstream = to;
     held.downstream_attempt = attempt;
-    held.output_kept = to.has_value();
+    held.accepted = held.output_kept = to.has_value();
     held.gradient_kept = StageOf(at) > 0;
     answers_.at(at).held.push_back(held);
     last_ = at;
@@ -132,6 +132,13 @@ TEST_F(LedgerOfThree, DeadFirstHolderThatNeverAcceptedIsReplacedFromTheTrainer) 
   const auto repair = ledger_.Resolve(Answers(3).Dead(At(0)));
   EXPECT_THAT(Words(repair), ElementsAre("[0, 3) from the trainer"));
   EXPECT_THAT(repair.cancels, IsEmpty());
+  EXPECT_EQ(repair.lost_pairs, 0u);
+}
+
+TEST_F(LedgerOfThree, DeadFirstHolderThatHadAcceptedHasLostItsStageAndNoOther) {
+  ledger_.OnAccepted(0, kFirst);
+  const auto repair = ledger_.Resolve(Answers(3).Dead(At(0)));
+  EXPECT_THAT(Words(repair), ElementsAre("[0, 3) from the trainer"));
   EXPECT_EQ(repair.lost_pairs, 1u) << "stages 1 and 2 had not begun";
 }
 

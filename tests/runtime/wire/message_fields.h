@@ -49,7 +49,7 @@ STARLING_FIELDS(SegmentSummary, a, b, c, d, e, f);
 STARLING_FIELDS(UpdateScalars, a, b, c, d, e, f, g, h, i);
 STARLING_FIELDS(GroupOutcome, a, b, c, d, e);
 STARLING_FIELDS(Decision, a, b, c, d, e, f, g, h, i, j, k, l, m, n);
-STARLING_FIELDS(HeldWork, a, b, c, d, e, f, g, h);
+STARLING_FIELDS(HeldWork, a, b, c, d, e, f, g, h, i);
 STARLING_FIELDS(Splice, a, b, c);
 STARLING_FIELDS(ResendWork, a, b, c, d, e);
 STARLING_FIELDS(ResultRecord, a, b, c, d, e, f, g);
