@@ -10,11 +10,12 @@
 #include <optional>
 #include <vector>
 
-#include "checkpoint/transfer.h"
 #include "runtime/base/blob.h"
 #include "runtime/wire/messages.h"
 
 namespace starling {
+
+constexpr uint64_t kChunkBytes = 1 << 20;
 
 class ChunkedBytes {
  public:
