@@ -203,6 +203,9 @@ class World {
     }
     void Notify(Notice notice) override {
       if (notice.progress == Progress::kUnclaimed) world->ask_again_ = true;
+      if (notice.progress != Progress::kAdded) return;
+      world->ledger_.OnAdded(0, notice.work.attempt, StageId{StageOf(self)}, NameOf(self));
+      absl::StrAppend(&world->history_, "+", self, "of", notice.work.attempt.counter);
     }
     void DeviceFailed(const absl::Status& status) override { FAIL() << status; }
 
