@@ -27,6 +27,17 @@ Liveness LivenessOf(const Ledger::FenceAnswers& answers) {
   return liveness;
 }
 
+// Those of them that may be alive.
+std::set<Incarnation> Living(const std::set<Incarnation>& replicas, const Liveness& liveness) {
+  std::set<Incarnation> living;
+  for (Incarnation replica : replicas) {
+    if (liveness.answered.count(replica) > 0 || liveness.silent.count(replica) > 0) {
+      living.insert(replica);
+    }
+  }
+  return living;
+}
+
 }  // namespace
 
 Ledger::Ledger(uint32_t stages, uint32_t microbatches)
@@ -46,6 +57,7 @@ void Ledger::Issue(uint32_t index, AttemptId attempt, const Splice* splice,
   if (splice != nullptr) {
     for (StageId stage : splice->add_at) issued.adds[Value(stage)] = true;
     issued.until = splice->until;
+    issued.contested = splice->contested;
   }
   issued.first = first;
   attempts_[index].push_back(std::move(issued));
@@ -80,7 +92,6 @@ void Ledger::OnAdded(uint32_t index, AttemptId attempt, StageId stage, Incarnati
     if (known.id != attempt || known.voided.count(Value(stage)) > 0) continue;
     known.reached = known.begun ? std::max(known.reached, Value(stage)) : Value(stage);
     known.begun = true;
-    known.landed = true;
     Update(index, Value(stage), [&](Cell& cell) { cell[attempt] = by; });
   }
 }
@@ -114,6 +125,12 @@ Ledger::Repair Ledger::Resolve(const FenceAnswers& answers) {
     if (!was_sent(index)) continue;
     const auto doubted = doubted_.find(index);
     liveness.doubted = doubted == doubted_.end() ? std::set<Incarnation>() : doubted->second;
+    liveness.contested.clear();
+    liveness.noted.clear();
+    for (uint32_t stage = 0; stage < stages_; ++stage) {
+      liveness.contested.push_back(!Living(rivals_[index][stage], liveness).empty());
+      liveness.noted.push_back(!covered_[index][stage].empty());
+    }
     Add(index, liveness, PlanRepair(stages_, holdings[index], liveness, &attempts_[index]),
         &repair);
   }
@@ -145,6 +162,12 @@ Ledger::Repair Ledger::ResolveSlow(const FenceAnswers& answers, const Suspicion&
       liveness.noted[stage] = !covered_[index][stage].empty();
     }
     liveness.doubted = doubted_[index];
+    liveness.contested.clear();
+    for (const auto& rivals : rivals_[index]) {
+      const std::set<Incarnation> living = Living(rivals, liveness);
+      liveness.contested.push_back(!living.empty());
+      repair.rivals.insert(living.begin(), living.end());
+    }
     RepairPlan plan = PlanRepair(stages_, holdings[index], liveness, &attempts_[index]);
     if (!plan.stretches.empty()) {
       for (const auto& [silent, stage] : suspicion.silent) doubted_[index].insert(silent);
@@ -159,9 +182,6 @@ void Ledger::Add(uint32_t index, const Liveness& liveness, RepairPlan plan, Repa
   repair->lost_pairs += plan.lost_pairs;
   repair->ask_again = repair->ask_again || plan.unclear;
   if (plan.hopeless) repair->hopeless.push_back(index);
-  const auto may_live = [&](Incarnation rival) {
-    return liveness.answered.count(rival) > 0 || liveness.silent.count(rival) > 0;
-  };
   for (Stretch& stretch : plan.stretches) {
     Splice splice;
     splice.index = index;
@@ -173,7 +193,7 @@ void Ledger::Add(uint32_t index, const Liveness& liveness, RepairPlan plan, Repa
     for (uint32_t stage = stretch.begin; stage < stretch.end; ++stage) {
       std::set<Incarnation>& rivals = rivals_[index][stage];
       rivals.insert(stretch.rivals.begin(), stretch.rivals.end());
-      splice.contested = splice.contested || std::any_of(rivals.begin(), rivals.end(), may_live);
+      splice.contested = splice.contested || !Living(rivals, liveness).empty();
     }
     repair->rivals.insert(stretch.rivals.begin(), stretch.rivals.end());
     splice.avoid_first = liveness.impatient;

@@ -150,11 +150,16 @@ class Planner {
   void FollowOnward(const Node& node) {
     const uint32_t below = node.holding.stage + 1;
     const HeldWork& work = *node.holding.work;
-    if (below == stages_ || work.claims || live_.impatient) return;
-    if (work.downstream && live_.answered.count(*work.downstream) == 0) return;
-    if (work.downstream && NodeOf(*work.downstream, work.downstream_attempt, below)) return;
+    if (below == stages_ || work.claims) return;
     const IssuedAttempt* route = Route(node);
-    if (work.downstream && route->cancelled.count(*work.downstream) > 0) return;
+    if (work.downstream) {
+      if (NodeOf(*work.downstream, work.downstream_attempt, below) != nullptr) return;
+      at_[below].unreached.insert(*work.downstream);
+      if (live_.impatient || live_.answered.count(*work.downstream) == 0) return;
+      if (route->cancelled.count(*work.downstream) > 0) return;
+    } else if (route->contested && !StillContested(*route)) {
+      return;
+    }
     bool comes = true;
     FollowLate(*route, below, &comes);
   }
@@ -165,9 +170,19 @@ class Planner {
       node->gone = true;
       return false;
     }
+    const IssuedAttempt& route = *Route(*node);
+    // Nobody may be able to take it as contested, and there is no need for it any more.
+    if (route.contested && !StillContested(route) && node->holding.work->output_kept) return false;
     bool comes = true;
-    node->next = FollowLate(*Route(*node), node->holding.stage + 1, &comes);
+    node->next = FollowLate(route, node->holding.stage + 1, &comes);
     return comes;
+  }
+
+  bool StillContested(const IssuedAttempt& attempt) const {
+    for (uint32_t s = attempt.begin; s < attempt.end; ++s) {
+      if (live_.contested[s]) return true;
+    }
+    return false;
   }
 
   // The attempt that its output goes on as.
@@ -223,7 +238,7 @@ class Planner {
 
   bool Covered(uint32_t s) const {
     const Stage& stage = at_[s];
-    if (live_.impatient && live_.noted[s]) return true;
+    if (live_.noted[s]) return true;
     for (const Node& node : stage.nodes) {
       if (node.comes && Counts(*node.attempt, s)) return true;
     }

@@ -35,12 +35,13 @@ struct IssuedAttempt {
   std::optional<Splice> until;       // whose gradient the stage before `end` claims; else it is the
                                      // last
   std::optional<Incarnation> first;  // whom the trainer sent it to, if it did
-  bool landed = false;               // `first` has had it
-  uint32_t reached = 0;              // a replica of this stage has accepted it, as far as known
-  bool begun = false;                // `reached` means something
-  std::set<Incarnation> cancelled;   // holders that were told to forget it
-  std::set<uint32_t> voided;         // stages whose addition does not count
-  std::set<uint32_t> lost;           // stages already found lost
+  bool contested = false;
+  bool landed = false;              // an answer has shown it where it begins
+  uint32_t reached = 0;             // a replica of this stage has accepted it, as far as known
+  bool begun = false;               // `reached` means something
+  std::set<Incarnation> cancelled;  // holders that were told to forget it
+  std::set<uint32_t> voided;        // stages whose addition does not count
+  std::set<uint32_t> lost;          // stages already found lost
 };
 
 // A live replica's work at a stage.
@@ -53,13 +54,14 @@ struct Holding {
 // Who is alive, and who is not to be counted on. A replica in none of these is gone.
 struct Liveness {
   std::map<Incarnation, uint32_t> answered;  // its stage
+  std::vector<bool> noted;        // per stage: one that may be alive has said that it added it
+  std::vector<bool> contested;    // per stage: someone replaced there may be alive
   std::set<Incarnation> doubted;  // so slow with this microbatch that others were asked to do it
   // Only asked about slow work:
   bool impatient = false;                  // what could have gone on by now and did not, will not
   std::set<Incarnation> stuck;             // answered, but get nothing done
   std::map<Incarnation, uint32_t> silent;  // did not answer; its stage
   bool again = false;                      // the gentlest way was tried
-  std::vector<bool> noted;                 // per stage: someone has said it added it
 };
 
 // A stretch to be computed again, [begin, end); empty: only a gradient to be claimed.

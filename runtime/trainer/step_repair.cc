@@ -238,7 +238,11 @@ Ledger::Suspicion StepRun::Suspect() const {
   Ledger::Suspicion suspicion;
   const absl::Time now = env_->Now();
   for (const auto& [index, late] : probed_) {
-    if (ledger_.complete(index)) continue;
+    // What is still queued here is nobody's fault.
+    const bool queued = std::any_of(todo_.begin(), todo_.end(), [index = index](const Todo& todo) {
+      return todo.id.kind == WorkKind::kTrain && todo.id.index == index;
+    });
+    if (queued || ledger_.complete(index)) continue;
     suspicion.overdue.insert(index);
     if (late.tries > 0) suspicion.again.insert(index);
   }

@@ -188,7 +188,7 @@ TEST(PlantedMistakeTest, MicrobatchCountedAgainAfterTheSealIsFound) {
 
 // Worlds in which the search has found something: each a bug that was mended.
 TEST(SwarmSearchTest, WorldsThatOnceWentWrongEndWell) {
-  for (uint64_t seed : {45, 197, 339, 832, 2297, 6735, 7592, 9472, 20633, 20909}) {
+  for (uint64_t seed : {45, 197, 339, 832, 2297, 6735, 7592, 9472, 20633, 20909, 402460}) {
     SwarmWorld swarm(SwarmOptions::DrawnSimple(seed));
     EXPECT_TRUE(swarm.RunToEnd(absl::Minutes(30))) << "seed " << seed << "\n" << swarm.Report();
     EXPECT_THAT(swarm.violations(), IsEmpty()) << "seed " << seed << "\n" << swarm.Report();

@@ -207,6 +207,11 @@ TEST(ParseRunFile, BadFileIsRefusedWithLineKeyAndCause) {
        "\"500ms\""},
       {"[chaos]\nkill_every = \"-3s\"\n",
        "run.toml:2: chaos.kill_every: \"-3s\" is not a duration such as \"60s\" or \"500ms\""},
+      {"[swarm]\nlog_budget = \"1 GB\"\n",
+       "run.toml:2: swarm.log_budget: \"1 GB\" is not a size such as \"512MiB\", \"2GiB\" or "
+       "\"0B\""},
+      {"[swarm]\nlog_budget = 5\n",
+       "run.toml:2: swarm.log_budget: 5 is not a size such as \"512MiB\", \"2GiB\" or \"0B\""},
       {"[swarm]\ndead_after = \"1s\"\n",
        "run.toml:2: swarm.dead_after: 1s is not more than swarm.heartbeat = 1s"},
       {"[local]\nreplicas = [1, 2]\n",
@@ -320,6 +325,21 @@ kill_every = "2h"
   EXPECT_THAT(text, HasSubstr("orphan_timeout = \"1500ms\"\n"));
   EXPECT_THAT(ToToml(RunConfig()), HasSubstr("orphan_timeout = \"60s\"\n"));
   EXPECT_EQ(ToToml(Parsed(ToToml(config, TomlStyle::kDocumented))), text);
+}
+
+TEST(RunFile, SizesAreReadAndPrinted) {
+  for (const auto& [text, bytes] :
+       std::vector<std::pair<std::string, int64_t>>{{"0B", 0},
+                                                    {"1500B", 1500},
+                                                    {"3KiB", 3 << 10},
+                                                    {"512MiB", 512 << 20},
+                                                    {"2TiB", int64_t{2} << 40}}) {
+    const auto config = ParseRunFile(
+        "[swarm]\nlog_budget = \"" + text + "\"\n[data]\ntext = [\"x\"]\n", "run.toml", {});
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ(config->swarm.log_budget, bytes);
+    EXPECT_NE(ToToml(*config).find("log_budget = \"" + text + "\""), std::string::npos);
+  }
 }
 
 TEST(Examples, AllKeysListsEveryKeyWithItsDefault) {

@@ -277,6 +277,15 @@ TEST_F(LedgerOfThree, HolderThatAnsweredTooEarlyToTellIsAskedAgain) {
   EXPECT_THAT(Words(repair), IsEmpty());
 }
 
+TEST_F(LedgerOfThree, WorkThatWasDoneAfterAllHadAnsweredIsNotDoneAgain) {
+  for (uint32_t stage : {0u, 1u, 2u}) ledger_.OnAdded(0, kFirst, StageId{stage}, At(stage));
+  EXPECT_THAT(Words(ledger_.Resolve(Answers(3).Dead(At(1, 1)))), IsEmpty());
+  Ledger half(3, 1);
+  half.OnSent(0, kFirst, At(0));
+  half.OnAdded(0, kFirst, StageId{2}, At(2));
+  EXPECT_THAT(Words(half.Resolve(Answers(3).Dead(At(1, 1)))), IsEmpty());
+}
+
 // --- a second death --------------------------------------------------------------------
 
 class SplicedLedger : public LedgerOfThree {
@@ -425,6 +434,40 @@ TEST_F(LedgerOfThree, StagesAreContestedNoLongerThanTheSlowOneMayLive) {
   Answers answers = Answers(3).Dead(At(1)).Dead(At(1, 1)).Open(At(0), At(1, 1));
   answers.last().downstream_attempt = kSecond;
   EXPECT_THAT(Words(ledger_.Resolve(answers)), ElementsAre("[1, 3) from 1.10"));
+}
+
+TEST_F(LedgerOfThree, CopyThatNobodyCouldTakeIsContestedNoMoreWhenTheSlowOneIsGone) {
+  const auto slow = ledger_.ResolveSlow(Answers(3).Open(At(0), At(1)).Open(At(1), std::nullopt),
+                                        Overdue({At(1)}));
+  ledger_.OnSpliced(slow.splices[0], kSecond);
+  Answers answers = Answers(3).Open(At(0), std::nullopt);
+  answers.last().downstream_attempt = kSecond;
+  answers.last().output_kept = true;
+  EXPECT_THAT(Words(ledger_.Resolve(answers)), IsEmpty());
+  EXPECT_THAT(Words(ledger_.Resolve(answers.Dead(At(1)))), ElementsAre("[1, 3) from 1.10"));
+}
+
+TEST_F(LedgerOfThree, OutputThatWaitsForAReceiverIsNotSentByOthersToo) {
+  // Stages 0 and 1 are done; stage 1 sends to the last one again, as soon as there is somebody.
+  Answers answers = Answers(3).Done(At(0), At(1)).Done(At(1), std::nullopt);
+  answers.last().output_kept = true;
+  EXPECT_THAT(Words(ledger_.ResolveSlow(answers, Overdue({}))), IsEmpty());
+}
+
+TEST_F(LedgerOfThree, OutputOfDoneWorkThatDoesNotArriveGoesToAnotherContested) {
+  const Answers answers = Answers(3).Done(At(0), At(1)).Done(At(1), At(2));
+  EXPECT_THAT(Words(ledger_.ResolveSlow(answers, Overdue({}))),
+              ElementsAre("contested [2, 3) from 1.20"));
+}
+
+TEST_F(LedgerOfThree, WhoIsStillAliveAfterItWasReplacedIsNamedAgain) {
+  const Answers answers = Answers(3).Open(At(0), At(1));  // it does not arrive there
+  const auto slow = ledger_.ResolveSlow(answers, Overdue({}));
+  ledger_.OnSpliced(slow.splices[0], kSecond);
+  Answers unsent = Answers(3).Open(At(0), std::nullopt);
+  unsent.last().downstream_attempt = kSecond;
+  unsent.last().output_kept = true;
+  EXPECT_THAT(ledger_.ResolveSlow(unsent, Overdue({})).rivals, ElementsAre(At(1)));
 }
 
 TEST_F(LedgerOfThree, ResendThatWasLostIsDoneUncontestedForTheDeadAddNothing) {

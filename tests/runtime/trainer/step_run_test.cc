@@ -458,6 +458,25 @@ TEST_F(StepRunTest, ReplicaThatAnswersNothingIsSplicedAroundThenFenced) {
   EXPECT_THAT(fenced_[0].second, testing::HasSubstr("holds up step 4"));
 }
 
+TEST_F(StepRunTest, OverdueWorkThatIsStillToBeSentIsNotSentTwice) {
+  Start(1);
+  const Request first = Take<Forward>()[0];
+  swarm_.Remove(kA);
+  swarm_.Remove(kA2);
+  run_->OnFenced({kA, kA2});
+  wiring_.SetCandidates({});
+  Promise({});
+  for (int i = 0; i < 600; ++i) {
+    env_.Advance(absl::Milliseconds(100));
+    Promise({});
+  }
+  EXPECT_THAT(events_, testing::Not(Contains("contested")));
+  Join(kA, 0);
+  Wire();
+  run_->Poke();
+  EXPECT_THAT(Take<Forward>(), SizeIs(1));
+}
+
 TEST_F(StepRunTest, WorkThatShowsSignsIsNotAskedAbout) {
   Start(1);
   const Request forward = Take<Forward>()[0];
