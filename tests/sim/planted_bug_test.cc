@@ -30,16 +30,15 @@ INSTANTIATE_TEST_SUITE_P(
     Bugs, PlantedBugTest,
     ::testing::Values(Planting{"skip_fence_acks", 50, "I1: segment_voided"},
                       Planting{"forget_record", 50, "I3: a record number does not grow"},
-                      Planting{"reuse_attempt_name", 50, "I6"},
                       Planting{"publish_before_sync", 20, "I7: "},
                       Planting{"act_before_sync", 50, "I3: a record number does not grow"},
                       Planting{"sum_in_arrival_order", 100, "applied another sum"},
                       Planting{"apply_other_round", 200, "applied another sum"},
-                      Planting{"forget_promise", 500, "I6"},
+                      Planting{"forget_promise", 500, "I1: segment_voided"},
                       Planting{"run_repeated_request", 100, "is in it twice"},
-                      Planting{"reuse_incarnation", 300, ""},
-                      Planting{"ignore_stage_mask", 50, "I1: segment_voided"},
-                      Planting{"reload_on_repeat", 1000, "I6"}, Planting{"never_repeat", 50, "I6"}),
+                      Planting{"ignore_stage_mask", 800, "I1: segment_voided"},
+                      Planting{"contested_as_baton", 200, "I1: segment_voided"},
+                      Planting{"never_repeat", 50, "I6"}),
     [](const auto& info) { return std::string(info.param.bug); });
 
 // The same program with nothing turned on: what is found is the mistake, not the program.

@@ -47,7 +47,7 @@ TEST(SimProgramTest, AReplayPrintsWhatWasDrawnFirstThenTheTraceInColumnsThenTheV
   EXPECT_THAT(run.output, StartsWith("2 stages x 2, 3 microbatches, 3 steps"));
   EXPECT_THAT(run.output, ContainsRegex(" [0-9.]+ peer[0-9]/stage1 +added +2 +0  attempt="));
   EXPECT_THAT(run.output, ContainsRegex(" [0-9.]+ trainer +decided +3 +-  "));
-  EXPECT_THAT(run.output, HasSubstr("verdict: seed 2 ok: 3 steps"));
+  EXPECT_THAT(run.output, HasSubstr("verdict: seed 2 ok: "));
 }
 
 TEST(SimProgramTest, FaultsThatAreNotAllowedAreNotDrawn) {
