@@ -96,6 +96,8 @@ SwarmOptions SwarmOptions::DrawnSimple(uint64_t seed) {
   options.kill_everything = rng.Chance(0.2);
   options.verify_every = static_cast<int64_t>(rng.Below(3));
   if (rng.Chance(0.4)) options.trainer_restarts = 1 + static_cast<uint32_t>(rng.Below(3));
+  Rng logs(MixAll(seed, 0x6c6f6773ULL));  // none, a few boundaries, everything
+  if (logs.Chance(0.4)) options.log_budget = static_cast<int64_t>(logs.Below(2) * logs.Below(1500));
   Rng membership(MixAll(seed, 0x6d656d62ULL));
   options.leaves = static_cast<uint32_t>(membership.Below(4));
   options.joins = static_cast<uint32_t>(membership.Below(3));
@@ -130,6 +132,7 @@ std::string SwarmOptions::ToString() const {
       " steps, evaluation every ", eval_every, ", checkpoint every ", checkpoint_every, ", ",
       faults, " crashes and stalls, ", leaves, " leaves, ", joins, " joins, rebalance ",
       absl::FormatDuration(rebalance), kill_everything ? ", everything killed once" : "");
+  if (log_budget < (1 << 20)) absl::StrAppend(&text, ", logs of ", log_budget, " bytes");
   if (trainer_restarts > 0) absl::StrAppend(&text, ", trainer restarts ", trainer_restarts);
   for (FaultKind kind : more_faults) absl::StrAppend(&text, ", ", sim::ToString(kind));
   if (liveness) absl::StrAppend(&text, ", then only a core left");
