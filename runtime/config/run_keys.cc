@@ -59,9 +59,11 @@ std::string PrintDuration(absl::Duration value) {
 }
 
 // "1GiB", "512MiB", "100B"; no fractions.
-constexpr std::pair<const char*, int64_t> kByteUnits[] = {
-    {"TiB", int64_t{1} << 40}, {"GiB", int64_t{1} << 30}, {"MiB", int64_t{1} << 20},
-    {"KiB", int64_t{1} << 10}, {"B", 1}};
+constexpr std::pair<const char*, int64_t> kByteUnits[] = {{"TiB", int64_t{1} << 40},
+                                                          {"GiB", int64_t{1} << 30},
+                                                          {"MiB", int64_t{1} << 20},
+                                                          {"KiB", int64_t{1} << 10},
+                                                          {"B", 1}};
 
 bool ParseBytes(const std::string& text, int64_t* bytes) {
   int64_t number = 0;
@@ -457,12 +459,14 @@ void AddSwarm(std::vector<RunKey>* keys) {
             "microbatches in flight; 0 = twice the number of replicas");
   s.Integer("slots", &S::slots, 0, 1 << 24,
             "microbatches that a replica holds at once; 0 = two steps' and 64 more");
-  s.Bytes("log_budget", &S::log_budget,
-          "what a replica keeps of a step's activations and gradients that it sent, so that others\n"
-          "can be mended with them; what does not fit is computed again after a loss");
-  s.Integer("contested", &S::contested, 1, 1 << 20,
-            "microbatches of slow replicas that a replica computes too, each with a gradient of its\n"
-            "own, in one step");
+  s.Bytes(
+      "log_budget", &S::log_budget,
+      "what a replica keeps of a step's activations and gradients that it sent, so that others\n"
+      "can be mended with them; what does not fit is computed again after a loss");
+  s.Integer(
+      "contested", &S::contested, 1, 1 << 20,
+      "microbatches of slow replicas that a replica computes too, each with a gradient of its\n"
+      "own, in one step");
 }
 
 void AddLocalAndRest(std::vector<RunKey>* keys) {
