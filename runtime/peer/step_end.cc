@@ -164,6 +164,30 @@ void StepEnd::Contribute(const RoundPlan& plan, const SegmentSum& sum) {
 void StepEnd::OnPiece(Incarnation from, const Piece& piece) {
   if (piece.round.step != step()) return;
   pieces_.Keep(from, piece);
+  TakePiece(from, piece);
+  // Its sender will not send it again in a newer round, which may be under way here already.
+  std::vector<RoundId> newer;
+  for (const auto& [id, round] : rounds_) {
+    if (id.group != piece.round.group || !(piece.round < id) || !round.member) continue;
+    if (Serves(round.member->plan(), from, piece)) newer.push_back(id);
+  }
+  for (const RoundId& id : newer) {
+    Piece same = piece;
+    same.round = id;
+    TakePiece(from, same);
+  }
+}
+
+// The plan has this replica add up that part, and `from` contribute just what the piece holds.
+bool StepEnd::Serves(const RoundPlan& plan, Incarnation from, const Piece& piece) const {
+  if (piece.part >= plan.parts.size()) return false;
+  if (plan.members[plan.parts[piece.part].owner].incarnation != links_->self()) return false;
+  return std::any_of(plan.members.begin(), plan.members.end(), [&](const RoundMemberPlan& member) {
+    return member.incarnation == from && member.segments == piece.segments;
+  });
+}
+
+void StepEnd::TakePiece(Incarnation from, const Piece& piece) {
   Round& round = rounds_[piece.round];
   if (!round.member) {
     round.early_pieces.emplace_back(from, piece);

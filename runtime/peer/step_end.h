@@ -69,6 +69,8 @@ class StepEnd {
   void Contribute(const RoundPlan& plan, const SegmentSum& sum);
   bool Send(const RoundSend& send);
   void ClearPieces();
+  bool Serves(const RoundPlan& plan, Incarnation from, const Piece& piece) const;
+  void TakePiece(Incarnation from, const Piece& piece);
   void RoundMoved(RoundId id, std::vector<RoundSend> sends);
   void FailRound(RoundId id, const absl::Status& status);
   void MoveTo(Version version);

@@ -281,7 +281,9 @@ void SwarmCheckers::CheckTrainer(const Trainer& trainer) {
   const auto now = std::make_tuple(swarm.epoch(), swarm.era(), trainer.version());
   if (now == trainer_before_) return;
   const auto& [epoch, era, version] = trainer_before_;
-  if (swarm.epoch() < epoch || swarm.era() < era) {
+  // An era that a trainer had in mind when it died, and had not recorded, has not been.
+  const Era least = swarm.epoch() == epoch ? era : std::get<2>(newest_);
+  if (swarm.epoch() < epoch || swarm.era() < least) {
     Violation("I3: the trainer's epoch or era went back");
   }
   if (swarm.epoch() == epoch && swarm.era() == era &&
