@@ -62,6 +62,7 @@ void Trainer::BeginStep() {
 bool Trainer::MaySeal() const { return !admitting_ && !saver_.holds(); }
 
 void Trainer::OnStepDone(absl::StatusOr<StepOutcome> outcome) {
+  if (phase_ == Phase::kDone) return;  // the last checkpoint failed while it evaluated
   if (!outcome.ok()) return Finish(outcome.status(), "the step was not applied");
   if (outcome->evaluation_loss) observer_->OnEvaluation(version_, *outcome->evaluation_loss);
   if (phase_ == Phase::kEnding) {

@@ -195,6 +195,14 @@ TEST(SwarmSearchTest, WorldsThatOnceWentWrongEndWell) {
   }
 }
 
+TEST(SwarmSearchTest, WorldsWithMoreFaultsThatOnceWentWrongEndWell) {
+  for (uint64_t seed : {5567, 403913, 700086}) {
+    SwarmWorld swarm(SwarmOptions::Drawn(seed));
+    EXPECT_TRUE(swarm.RunToEnd(absl::Minutes(30))) << "seed " << seed << "\n" << swarm.Report();
+    EXPECT_THAT(swarm.violations(), IsEmpty()) << "seed " << seed << "\n" << swarm.Report();
+  }
+}
+
 // STARLING_SIM_SEEDS=FIRST:COUNT searches elsewhere and longer (docs/testing.md).
 std::pair<uint64_t, uint64_t> SeedsToSearch(uint64_t count) {
   uint64_t first = 1;
