@@ -65,7 +65,7 @@ void Peer::Drain(const std::string& reason) {
   if (draining_) return;
   if (state_ != State::kServing) return Leave(reason);
   draining_ = true;
-  outbox_.Send(options_.trainer, trainer_, Make(starling::Leave{reason, true}),
+  outbox_.Send(trainer_address_, trainer_, Make(starling::Leave{reason, true}),
                [this](const Message& reply) {
                  const auto* ack = std::get_if<Ack>(&reply.body);
                  if (ack != nullptr) Emit(Event("draining").With("reason", ack->text));
@@ -263,6 +263,10 @@ void Peer::TrainerLost(const std::string& why) {
   Emit(Event("trainer_lost").With("reason", why));
   calling_ = false;
   if (draining_) return Exit(absl::OkStatus(), absl::StrCat("left: ", why));
+  Reconnect();
+}
+
+void Peer::Reconnect() {
   state_ = State::kConnecting;
   connecting_since_ = env_->Now();
   env_->Cancel(heartbeat_);
@@ -414,10 +418,7 @@ void Peer::On(const MoveTo& move) {
   if (draining_)
     return Exit(absl::OkStatus(), absl::StrCat("left at version ", Value(move.left_at)));
   wanted_ = move.stage;
-  state_ = State::kConnecting;
-  connecting_since_ = env_->Now();
-  env_->Cancel(heartbeat_);
-  SayHello();
+  Reconnect();
 }
 
 void Peer::On(const View& view) {

@@ -115,6 +115,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   // Admission
   void LoseSight(const std::string& why);
   void SayHello();
+  void Reconnect();  // it is to be let in anew
   void OnHelloReply(const Message& message);
   void OnWelcome(const Welcome& welcome, const Message& message);
   void BeatHeart();

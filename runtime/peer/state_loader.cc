@@ -12,10 +12,6 @@ namespace {
 // Results in a row before it is said that they come too slowly.
 constexpr uint64_t kEnoughResults = 4;
 
-bool Same(const std::optional<StateName>& a, const StateName& b) {
-  return a && a->era == b.era && a->version == b.version && a->hash == b.hash;
-}
-
 void Smooth(double* mean, double sample) {
   *mean = *mean == 0 ? sample : *mean + 0.3 * (sample - *mean);
 }
@@ -75,7 +71,7 @@ void StateLoader::OnLinkLost(const Endpoint& donor) {
 void StateLoader::Step() {
   if (!goal_ || putting_in_) return;
   const StateName& goal = goal_->state;
-  if (Same(held_, goal)) return Arrived(absl::OkStatus());
+  if (held_ == goal) return Arrived(absl::OkStatus());
   if (catch_up_ || fetcher_) return;
   const bool behind = held_ && held_->era == goal.era && held_->version < goal.version;
   if (behind && !no_results_) {
@@ -166,7 +162,7 @@ void StateLoader::Replay() {
 void StateLoader::OnAdvanced(const StateName& state) {
   SetHeld(state);
   MeasureResults(state);
-  if (!goal_ || !Same(held_, goal_->state)) return;
+  if (!goal_ || held_ != goal_->state) return;
   catch_up_->Stop();
   // It is off the stack by then.
   env_->Schedule(absl::ZeroDuration(),

@@ -123,18 +123,22 @@ Ledger::Repair Ledger::Resolve(const FenceAnswers& answers) {
       });
     }
     if (!was_sent(index)) continue;
-    const auto doubted = doubted_.find(index);
-    liveness.doubted = doubted == doubted_.end() ? std::set<Incarnation>() : doubted->second;
-    liveness.contested.clear();
-    liveness.noted.clear();
-    for (uint32_t stage = 0; stage < stages_; ++stage) {
-      liveness.contested.push_back(!Living(rivals_[index][stage], liveness).empty());
-      liveness.noted.push_back(!covered_[index][stage].empty());
-    }
+    Describe(index, &liveness);
     Add(index, liveness, PlanRepair(stages_, holdings[index], liveness, &attempts_[index]),
         &repair);
   }
   return repair;
+}
+
+void Ledger::Describe(uint32_t index, Liveness* liveness) const {
+  const auto doubted = doubted_.find(index);
+  liveness->doubted = doubted == doubted_.end() ? std::set<Incarnation>() : doubted->second;
+  liveness->contested.clear();
+  liveness->noted.clear();
+  for (uint32_t stage = 0; stage < stages_; ++stage) {
+    liveness->contested.push_back(!Living(rivals_[index][stage], *liveness).empty());
+    liveness->noted.push_back(!covered_[index][stage].empty());
+  }
 }
 
 Ledger::Repair Ledger::ResolveSlow(const FenceAnswers& answers, const Suspicion& suspicion) {
@@ -157,17 +161,8 @@ Ledger::Repair Ledger::ResolveSlow(const FenceAnswers& answers, const Suspicion&
       }
     }
     liveness.again = suspicion.again.count(index) > 0;
-    liveness.noted.assign(stages_, false);
-    for (uint32_t stage = 0; stage < stages_; ++stage) {
-      liveness.noted[stage] = !covered_[index][stage].empty();
-    }
-    liveness.doubted = doubted_[index];
-    liveness.contested.clear();
-    for (const auto& rivals : rivals_[index]) {
-      const std::set<Incarnation> living = Living(rivals, liveness);
-      liveness.contested.push_back(!living.empty());
-      repair.rivals.insert(living.begin(), living.end());
-    }
+    Describe(index, &liveness);
+    for (const auto& rivals : rivals_[index]) repair.rivals.merge(Living(rivals, liveness));
     RepairPlan plan = PlanRepair(stages_, holdings[index], liveness, &attempts_[index]);
     if (!plan.stretches.empty()) {
       for (const auto& [silent, stage] : suspicion.silent) doubted_[index].insert(silent);

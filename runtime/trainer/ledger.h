@@ -103,6 +103,8 @@ class Ledger {
  private:
   void Issue(uint32_t index, AttemptId attempt, const Splice* splice,
              std::optional<Incarnation> first);
+  // What is known of the microbatch, beside who answered.
+  void Describe(uint32_t index, Liveness* liveness) const;
   void Add(uint32_t index, const Liveness& liveness, RepairPlan plan, Repair* repair);
 
   // Which attempts a notice says were added, and by whom.

@@ -117,11 +117,7 @@ void StepRun::CarryOut(const Ledger::Repair& repair, bool contested) {
     const MicrobatchId id{options_.step, WorkKind::kTrain, it->index};
     if (!contested) slow_.OnSent(id, env_->Now());
     if (it->from) continue;
-    const auto flight = in_flight_.find(id);
-    if (flight != in_flight_.end()) {
-      wiring_->OnFinished(flight->second.second);
-      in_flight_.erase(flight);
-    }
+    Recall(id);
     todo_.push_front({id, *it});
   }
   if (repair.splices.empty()) return;
@@ -219,11 +215,8 @@ void StepRun::OnOverdue(const std::vector<SlowWork::Late>& late) {
       probed_[work.id.index] = work;
       continue;
     }
-    const auto flight = in_flight_.find(work.id);
     slow_.OnRepaired(work.id, env_->Now());
-    if (flight == in_flight_.end()) continue;
-    wiring_->OnFinished(flight->second.second);
-    in_flight_.erase(flight);
+    if (!Recall(work.id)) continue;
     todo_.push_front({work.id, std::nullopt});
     again = true;
   }

@@ -34,17 +34,20 @@ StepRun::StepRun(Options options, Env* env, Swarm* swarm, const DataFeed* data, 
       ledger_(swarm->stages(), options_.microbatches),
       pace_(options_.pace != nullptr ? options_.pace : &own_pace_),
       slow_(options_.work, pace_),
-      began_(env->Now()) {
+      began_(env->Now()),
+      plans_(swarm->stages()) {
   for (uint32_t stage = 0; stage < swarm->stages(); ++stage) {
     lanes_.push_back(LaneTotal(options_.step, StageId{stage}, options_.microbatches));
   }
 }
 
 StepRun::~StepRun() {
-  env_->Cancel(retry_);
-  env_->Cancel(ask_again_);
-  env_->Cancel(watch_);
+  CancelTimers();
   for (const auto& [id, flight] : in_flight_) wiring_->OnFinished(flight.second);
+}
+
+void StepRun::CancelTimers() {
+  for (const TimerId timer : {retry_, ask_again_, watch_}) env_->Cancel(timer);
 }
 
 void StepRun::Start() {
@@ -188,10 +191,15 @@ void StepRun::ScheduleRetry() {
 
 void StepRun::Landed(const MicrobatchId& id) {
   slow_.OnDone(id);
+  Recall(id);
+}
+
+bool StepRun::Recall(const MicrobatchId& id) {
   const auto flight = in_flight_.find(id);
-  if (flight == in_flight_.end()) return;
+  if (flight == in_flight_.end()) return false;
   wiring_->OnFinished(flight->second.second);
   in_flight_.erase(flight);
+  return true;
 }
 
 void StepRun::OnNotice(Incarnation from, const Notice& notice) {
@@ -264,7 +272,7 @@ void StepRun::OnAllSealed() {
   for (const auto& [incarnation, sealed] : sealed_) states[incarnation] = sealed.state_hash;
   if (!states_are_right_(states)) {
     phase_ = Phase::kDone;
-    return env_->Cancel(retry_);
+    return CancelTimers();
   }
   picked_.assign(swarm_->stages(), {});
   bool whole = true;
@@ -300,11 +308,10 @@ void StepRun::BeginReduce() {
     RoundPlan plan;
     plan.id = {swarm_->epoch(), options_.step, stage, round_number_};
     plan.members = picked_[stage];
-    plan.parts = plans_.size() > stage ? KeepParts(plans_[stage], plan.members)
-                                       : EqualParts(options_.stage_sizes[stage],
-                                                    static_cast<uint32_t>(plan.members.size()));
+    plan.parts = round_number_ > 1 ? KeepParts(plans_[stage], plan.members)
+                                   : EqualParts(options_.stage_sizes[stage],
+                                                static_cast<uint32_t>(plan.members.size()));
     plan.expected_lane = lanes_[stage];
-    plans_.resize(std::max(plans_.size(), size_t{stage} + 1));
     plans_[stage] = plan;
     for (const RoundMemberPlan& member : plan.members) {
       swarm_->Ask(member.incarnation, Reduce{plan},
@@ -394,9 +401,7 @@ StepOutcome StepRun::Summarize() const {
 
 void StepRun::Finish(absl::StatusOr<StepOutcome> outcome) {
   phase_ = Phase::kDone;
-  env_->Cancel(retry_);
-  env_->Cancel(ask_again_);
-  env_->Cancel(watch_);
+  CancelTimers();
   OnDone done = std::move(done_);
   done(std::move(outcome));
 }

@@ -110,7 +110,9 @@ class StepRun {
   bool Send(const Todo& todo);
   void OnSendAnswer(const Todo& todo, AttemptId attempt, Incarnation to, absl::StatusCode code);
   void Landed(const MicrobatchId& id);
+  bool Recall(const MicrobatchId& id);  // false: it was not under way
   void ScheduleRetry();
+  void CancelTimers();
   void MaybeSeal();
 
   // Fences and repairs: step_repair.cc

@@ -216,10 +216,10 @@ void Trainer::Watch() {
   const absl::Duration pause = options_.config.swarm.heartbeat / kWatchesPerHeartbeat;
   const absl::Duration late = now - last_watch_ - pause;
   // A loop that could not run did not hear anyone either.
-  if (late > options_.config.swarm.heartbeat) detector_.Extend(late);
+  const absl::Duration slept = late > options_.config.swarm.heartbeat ? late : absl::ZeroDuration();
+  detector_.Extend(slept);
   last_watch_ = now;
-  if (roll_call_)
-    roll_call_->Watch(late > options_.config.swarm.heartbeat ? late : absl::Duration());
+  if (roll_call_) roll_call_->Watch(slept);
   for (const FailureDetector::Suspect& suspect : detector_.Overdue(now)) {
     const Replica* replica = swarm_.Find(suspect.incarnation);
     // Silence alone does not cost a stage its last replica, unless one waits to take its place.
@@ -302,9 +302,7 @@ void Trainer::OnAdmissionChanged() {
 }
 
 bool Trainer::IsCurrent(const Replica& replica) const {
-  const auto& current = stage_states_[Value(replica.member.stage)];
-  return current && replica.state.era == current->era &&
-         replica.state.version == current->version && replica.state.hash == current->hash;
+  return stage_states_[Value(replica.member.stage)] == replica.state;
 }
 
 bool Trainer::EnoughToStart() const {
@@ -318,9 +316,8 @@ bool Trainer::EnoughToStart() const {
 }
 
 void Trainer::AdmitLoaded() {
-  if (admitting_ || departing_ || deciding_ || taking_again_) return;
-  if (phase_ == Phase::kDone || loading_base_) return;
-  if (phase_ == Phase::kReturning) return;
+  if (admitting_ || departing_ || deciding_ || taking_again_ || loading_base_) return;
+  if (phase_ == Phase::kDone || phase_ == Phase::kReturning) return;
   if (phase_ == Phase::kGathering) {
     if (!EnoughToStart() || admission_.loading()) return;
   } else if (step_run_ != nullptr && !step_run_->accepts_members()) {
@@ -329,22 +326,32 @@ void Trainer::AdmitLoaded() {
   std::vector<Replica> ready =
       admission_.TakeLoaded([this](const Replica& replica) { return IsCurrent(replica); });
   if (ready.empty()) return;
+  RecordJoins(ready,
+              [this, ready, at = version_, era = swarm_.era()] { Admitted(ready, at, era); });
+}
+
+void Trainer::RecordJoins(const std::vector<Replica>& replicas, std::function<void()> recorded) {
   Decision record = NewRecord();
-  for (const Replica& replica : ready) {
+  for (const Replica& replica : replicas) {
     record.joins.push_back(replica.member);
     admitting_peers_.insert(replica.member.peer);
   }
   admitting_ = true;
   lost_while_admitting_.clear();
-  log_.Append(record,
-              [this, record, ready, at = version_, era = swarm_.era()](absl::Status status) {
-                admitting_ = false;
-                admitting_peers_.clear();
-                if (phase_ == Phase::kDone) return;
-                if (!status.ok()) return Finish(status, "the decision log cannot be written");
-                observer_->OnDecision(record);
-                Admitted(ready, at, era);
-              });
+  log_.Append(record, [this, record, recorded = std::move(recorded)](absl::Status status) {
+    admitting_ = false;
+    admitting_peers_.clear();
+    if (phase_ == Phase::kDone) return;
+    if (!status.ok()) return Finish(status, "the decision log cannot be written");
+    observer_->OnDecision(record);
+    recorded();
+  });
+}
+
+void Trainer::LoseThoseLostMeanwhile() {
+  for (const std::string& control : std::exchange(lost_while_admitting_, {})) {
+    OnLinkLost({control, ""});
+  }
 }
 
 void Trainer::Admitted(std::vector<Replica> replicas, Version at, Era era) {
@@ -372,9 +379,7 @@ void Trainer::Admitted(std::vector<Replica> replicas, Version at, Era era) {
   } else if (step_run_) {
     step_run_->OnMemberAdded();
   }
-  for (const std::string& control : std::exchange(lost_while_admitting_, {})) {
-    OnLinkLost({control, ""});
-  }
+  LoseThoseLostMeanwhile();
   OnAdmissionChanged();
 }
 
@@ -391,9 +396,7 @@ std::optional<Admission::LoadTarget> Trainer::FindLoadTarget(
     }
   }
   if (!base_states_.empty() && version_ == base_version_) target.donors.push_back(self_);
-  const bool held_now = held && held->era == current->era && held->version == current->version &&
-                        held->hash == current->hash;
-  if (target.donors.empty() && !held_now) return std::nullopt;
+  if (target.donors.empty() && held != current) return std::nullopt;
   return target;
 }
 
@@ -485,11 +488,7 @@ void Trainer::ConsiderNewEra() {
   admission_.ForEach([&](const Replica& joiner) {
     if (joiner.member.stage != *empty) return;
     candidate = true;
-    const auto& held = joiner.hello.held;
-    if (current && held && held->era == current->era && held->version == current->version &&
-        held->hash == current->hash) {
-      current_candidate = true;
-    }
+    if (current && joiner.hello.held == current) current_candidate = true;
   });
   if (!candidate || current_candidate) return;
   if (version_ == base_version_ && !base_states_.empty()) return;  // the trainer still has it
@@ -501,12 +500,14 @@ void Trainer::ConsiderNewEra() {
   BeginEra();
 }
 
-Decision Trainer::NewRecord() {
+Decision Trainer::NewRecord(std::vector<Departure> departures) {
   Decision record;
   record.number = ++record_number_;
   record.epoch = swarm_.epoch();
   record.era = swarm_.era();
   record.leaves.swap(unrecorded_leaves_);
+  for (const Departure& departure : departures) record.leaves.push_back(departure.incarnation);
+  record.departures = std::move(departures);
   return record;
 }
 

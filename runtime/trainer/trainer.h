@@ -19,6 +19,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -113,6 +114,10 @@ class Trainer : public TransportHandler {
   void Depart(const Decision& record, Version at);
   bool EnoughToStart() const;
   void AdmitLoaded();
+  // Has a record say that they join; `recorded` is called when it is on disk.
+  void RecordJoins(const std::vector<Replica>& replicas, std::function<void()> recorded);
+  // Connections that were lost while that record was being written.
+  void LoseThoseLostMeanwhile();
   void Admitted(std::vector<Replica> replicas, Version at, Era era);
   std::optional<Admission::LoadTarget> FindLoadTarget(StageId stage,
                                                       const std::optional<StateName>& held) const;
@@ -148,7 +153,8 @@ class Trainer : public TransportHandler {
   void MaybeEnd();
   void Finish(absl::Status status, const std::string& summary);
 
-  Decision NewRecord();
+  // Names who left since the last one, and `departures`.
+  Decision NewRecord(std::vector<Departure> departures = {});
   void Emit(const Event& event) { observer_->OnEvent(event); }
 
   const Options options_;

@@ -28,11 +28,7 @@ void Trainer::DepartBetweenSteps() {
   if (departing_ || admitting_ || deciding_ || phase_ != Phase::kTraining) return;
   std::vector<Departure> due = departures_.Due();
   if (due.empty()) return;
-  Decision record = NewRecord();
-  record.departures = std::move(due);
-  for (const Departure& departure : record.departures) {
-    record.leaves.push_back(departure.incarnation);
-  }
+  const Decision record = NewRecord(std::move(due));
   departing_ = true;
   log_.Append(record, [this, record](absl::Status status) {
     departing_ = false;

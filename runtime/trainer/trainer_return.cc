@@ -54,22 +54,8 @@ void Trainer::ConsiderReturn() {
     return BeginEra();
   }
   std::vector<Replica> replicas = admission_.Take(plan.serve);
-  Decision record = NewRecord();
-  for (Replica& replica : replicas) {
-    replica.state = *replica.hello.held;
-    record.joins.push_back(replica.member);
-    admitting_peers_.insert(replica.member.peer);
-  }
-  admitting_ = true;
-  lost_while_admitting_.clear();
-  log_.Append(record, [this, record, replicas, plan](absl::Status status) {
-    admitting_ = false;
-    admitting_peers_.clear();
-    if (phase_ == Phase::kDone) return;
-    if (!status.ok()) return Finish(status, "the decision log cannot be written");
-    observer_->OnDecision(record);
-    Returned(replicas, plan);
-  });
+  for (Replica& replica : replicas) replica.state = *replica.hello.held;
+  RecordJoins(replicas, [this, replicas, plan] { Returned(replicas, plan); });
 }
 
 // As after a decision, but that some have applied it already: those only acknowledge it again. It
@@ -86,8 +72,7 @@ void Trainer::Returned(std::vector<Replica> replicas, const ReturnPlan& plan) {
     detector_.OnHeard(replica.member.incarnation, env_->Now());
     swarm_.Add(std::move(replica));
   }
-  wiring_->SetCandidates(swarm_.OfStage(StageId{0}));
-  swarm_.BroadcastView();
+  OnMembersChanged();
   phase_ = Phase::kTraining;
   last_decision_ = env_->Now();
   SendApply(live.newest);
@@ -96,9 +81,7 @@ void Trainer::Returned(std::vector<Replica> replicas, const ReturnPlan& plan) {
   live_->reported = true;
   if (CheckpointIsDue()) BeginSave();
   BeginStep();
-  for (const std::string& control : std::exchange(lost_while_admitting_, {})) {
-    OnLinkLost({control, ""});
-  }
+  LoseThoseLostMeanwhile();
   OnAdmissionChanged();
 }
 

@@ -12,14 +12,12 @@
 namespace starling {
 
 void Trainer::BeginStep() {
-  if (paused_ && stop_reason_.empty() &&
-      static_cast<int64_t>(Value(version_)) < options_.config.train.steps) {
+  const auto& train = options_.config.train;
+  const bool last = static_cast<int64_t>(Value(version_)) >= train.steps;
+  if (paused_ && stop_reason_.empty() && !last) {
     Emit(Event("paused").With("step", Value(version_)));
     return DepartBetweenSteps();
   }
-  const int64_t total = options_.config.train.steps;
-  const auto& train = options_.config.train;
-  const bool last = static_cast<int64_t>(Value(version_)) >= total;
   if (last || !stop_reason_.empty()) phase_ = Phase::kEnding;
   const bool due = train.eval_every > 0 && Value(version_) > Value(base_version_) &&
                    (last || Value(version_) % static_cast<uint64_t>(train.eval_every) == 0);
@@ -79,7 +77,7 @@ void Trainer::OnStepDone(absl::StatusOr<StepOutcome> outcome) {
 
 void Trainer::Decide(const StepOutcome& outcome) {
   const Step step{Value(version_) + 1};
-  Decision record = NewRecord();
+  Decision record = NewRecord(departures_.Due());
   record.step = step;
   record.groups = outcome.groups;
   record.tokens = outcome.tokens;
@@ -98,10 +96,6 @@ void Trainer::Decide(const StepOutcome& outcome) {
                     "stopped");
     }
     Emit(Event("step_skipped").With("step", Value(step)).With("reason", what));
-  }
-  record.departures = departures_.Due();
-  for (const Departure& departure : record.departures) {
-    record.leaves.push_back(departure.incarnation);
   }
   deciding_ = true;
   log_.Append(record, [this, record, outcome](absl::Status status) {

@@ -30,6 +30,11 @@ struct StateName {
   Era era{0};
   Version version{0};
   Hash128 hash;
+
+  friend bool operator==(const StateName& a, const StateName& b) {
+    return a.era == b.era && a.version == b.version && a.hash == b.hash;
+  }
+  friend bool operator!=(const StateName& a, const StateName& b) { return !(a == b); }
 };
 
 struct RoundId {
@@ -54,8 +59,7 @@ struct Load {
   uint32_t queued = 0;  // microbatches accepted and not finished
 };
 
-// --- admission and membership
-// ---------------------------------------------------------------------
+// --- admission and membership ---
 
 // The complete result of a round that a replica holds, of a step it has not applied yet.
 struct HeldResult {
@@ -228,8 +232,7 @@ struct Chunk {
   Blob bytes;  // u8
 };
 
-// --- a microbatch's way
-// ---------------------------------------------------------------------------
+// --- a microbatch's way ---
 
 // Where a path that is being mended meets what is left of another: `holder` serves `stage` and has
 // the microbatch as `attempt`.
@@ -308,8 +311,7 @@ struct Cancel {
   uint64_t number = 0;
 };
 
-// --- fences
-// ---------------------------------------------------------------------------------------
+// --- fences ---
 
 // trainer -> replica: accept nothing from these any more, and say what you have. Without `fenced`
 // it only asks.
@@ -342,8 +344,7 @@ struct FenceAck {
   std::vector<HeldWork> held;
 };
 
-// --- the end of a step
-// ----------------------------------------------------------------------------
+// --- the end of a step ---
 
 // trainer -> replica: freeze the step's segments. `number` counts the seals of the step.
 struct Seal {
@@ -467,8 +468,7 @@ struct Applied {
   StateName state;
 };
 
-// --- the rest
-// -------------------------------------------------------------------------------------
+// --- the rest ---
 
 // anyone -> trainer; answered by StatusReply to `reply_address`.
 struct StatusRequest {
