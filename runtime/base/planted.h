@@ -14,22 +14,22 @@ namespace starling {
 
 enum class Bug : uint8_t {
   kNone,
-  kAddAfterSeal,        // a sealed segment takes more, behind the list that was answered
-  kTrustNotices,        // the round begins although a sealed list lacks what notices promised
-  kSkipFenceAcks,       // the first answer to a fence stands for all
-  kForgetRecord,        // a restarted trainer does not read the newest record
-  kReuseAttemptName,    // a replay has the name of the try before
-  kPublishBeforeSync,   // a manifest names files that are not synced
-  kActBeforeSync,       // a record is acted on before it is synced
-  kSumInArrivalOrder,   // pieces are added as they come
-  kApplyOtherRound,     // whichever result of the step is there is applied
-  kForgetPromise,       // work is taken from the fenced
-  kRunRepeatedRequest,  // a repeated Forward is run again
-  kReuseIncarnation,    // who comes back is given a name that was in use
-  kIgnoreStageMask,     // a replay is added at every stage
-  kReloadOnRepeat,      // a repeated LoadState begins again
-  kNeverRepeat,         // a request is sent once
-  kContestedAsBaton,    // contested work is passed on, and added, as if it were not
+  kAddAfterSeal,         // a sealed segment takes more, behind the list that was answered
+  kTrustNotices,         // what the dead said they had added counts, sealed lists or not
+  kSkipFenceAcks,        // the first answer to a fence stands for all
+  kForgetRecord,         // a restarted trainer does not read the newest record
+  kReuseAttemptName,     // a replay has the name of the try before
+  kPublishBeforeSync,    // a manifest names files that are not synced
+  kActBeforeSync,        // a record is acted on before it is synced
+  kSumInArrivalOrder,    // pieces are added as they come
+  kApplyOtherRound,      // whichever result of the step is there is applied
+  kForgetPromise,        // work is taken from the fenced
+  kRunRepeatedRequest,   // a repeated Forward is run again
+  kReuseIncarnation,     // who comes back is given the name it had
+  kIgnoreStageMask,      // a replay is added at every stage
+  kServeBeforeCaughtUp,  // a joiner serves with the state it was sent, steps later too
+  kNeverRepeat,          // a request is sent once
+  kContestedAsBaton,     // contested work is passed on, and added, as if it were not
 };
 
 #ifdef STARLING_PLANT_BUGS

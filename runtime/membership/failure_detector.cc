@@ -43,7 +43,7 @@ std::vector<FailureDetector::Suspect> FailureDetector::Overdue(absl::Time now) c
       reason += "; usually heard every " + InSeconds(watched.silences.median());
     }
     reason += absl::StrFormat(" (limit %s: %s)", InSeconds(limit.limit), limit.why);
-    suspects.push_back({incarnation, std::move(reason)});
+    suspects.push_back({incarnation, silence, std::move(reason)});
   }
   return suspects;
 }

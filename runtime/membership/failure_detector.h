@@ -40,6 +40,7 @@ class FailureDetector {
   };
   struct Suspect {
     Incarnation incarnation;
+    absl::Duration silence;
     // "silent for 6.4 s; usually heard every 1.2 s (limit 5.8 s: median 1.2 s + 8 deviations)"
     std::string reason;
   };

@@ -3,8 +3,6 @@
 #include <string>
 #include <utility>
 
-#include "runtime/base/planted.h"
-
 namespace starling {
 
 StateKeeper::StateKeeper(StageId stage, StateDonor::Options donor, Env* env, Compute* compute,
@@ -18,10 +16,7 @@ StateKeeper::StateKeeper(StageId stage, StateDonor::Options donor, Env* env, Com
           [this](const absl::Status& status) { AnswerLoaded(status); }) {}
 
 bool StateKeeper::Begins(uint64_t request) {
-  if (request == load_request_ && answer_) {
-    if (Planted(Bug::kReloadOnRepeat)) return true;
-    links_->ReplyToTrainer(request, *answer_);
-  }
+  if (request == load_request_ && answer_) links_->ReplyToTrainer(request, *answer_);
   return request > load_request_;
 }
 

@@ -76,9 +76,9 @@ std::optional<Incarnation> Admission::OnHello(const Hello& hello, Incarnation pr
   Joiner joiner;
   joiner.replica.hello = hello;
   joiner.replica.since = env_->Now();
-  if (!replaced || !Planted(Bug::kReuseIncarnation)) ++last_counter_;
-  joiner.replica.member = {Incarnation{swarm_->epoch(), last_counter_}, hello.peer,
-                           ChooseStage(hello), hello.address};
+  const bool reuse = previous.epoch == swarm_->epoch() && Planted(Bug::kReuseIncarnation);
+  const Incarnation name = reuse ? previous : Incarnation{swarm_->epoch(), ++last_counter_};
+  joiner.replica.member = {name, hello.peer, ChooseStage(hello), hello.address};
   const Incarnation incarnation = joiner.replica.member.incarnation;
   events_(Event("peer_arrived")
               .With("stage", Value(joiner.replica.member.stage))

@@ -96,7 +96,7 @@ StageId Mover::ChooseStage(const Hello& hello) {
 }
 
 std::vector<Move> Mover::Propose() {
-  if (departures_->MoveUnderWay() || swarm_->EmptyStage()) return {};
+  if (departures_->MoveUnderWay()) return {};
   PlacementOptions options;
   options.reaction = period_ / 2;
   return ProposeMoves(Picture(), options).moves;

@@ -31,7 +31,7 @@ class Mover {
   // For a newcomer that leaves it to us.
   StageId ChooseStage(const Hello& hello);
 
-  // The moves that pay now. None while one is under way, or a stage has nobody.
+  // The moves that pay now. None while one is under way.
   std::vector<Move> Propose();
 
   // A joiner became a member; `replica.since` says when it arrived.

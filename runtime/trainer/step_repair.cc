@@ -149,7 +149,7 @@ void StepRun::SendResends(const std::vector<Ledger::Splice>& splices) {
   std::map<Incarnation, Resend> resends;
   for (const Ledger::Splice& splice : splices) {
     if (!splice.from) continue;
-    const AttemptId attempt{swarm_->self(), next_attempt_++};
+    const AttemptId attempt = NewAttempt({options_.step, WorkKind::kTrain, splice.index});
     ledger_.OnSpliced(splice, attempt);
     resends[splice.from->holder].works.push_back(
         {splice.from->work, attempt, splice.add_at, splice.until, splice.contested});

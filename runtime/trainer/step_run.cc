@@ -121,6 +121,11 @@ std::optional<Incarnation> StepRun::ChooseFirst(const Todo& todo) {
   return to;
 }
 
+AttemptId StepRun::NewAttempt(const MicrobatchId& id) {
+  if (Planted(Bug::kReuseAttemptName)) return {swarm_->self(), id.index + 1};
+  return {swarm_->self(), next_attempt_++};
+}
+
 bool StepRun::Send(const Todo& todo) {
   const std::optional<Incarnation> to = ChooseFirst(todo);
   if (!to) return false;
@@ -133,7 +138,7 @@ bool StepRun::Send(const Todo& todo) {
     return false;
   }
   Forward forward;
-  forward.work = {todo.id, {swarm_->self(), next_attempt_++}};
+  forward.work = {todo.id, NewAttempt(todo.id)};
   forward.version = VersionBefore(todo.id.step);
   forward.gradient_wanted = false;
   forward.first_sequence = data.first_sequence;
@@ -145,7 +150,6 @@ bool StepRun::Send(const Todo& todo) {
     forward.add_at = todo.splice->add_at;
     forward.until = todo.splice->until;
   }
-  if (Planted(Bug::kReuseAttemptName)) forward.work.attempt.counter = todo.id.index + 1;
   const AttemptId attempt = forward.work.attempt;
   if (train) {
     ledger_.OnSent(todo.id.index, attempt, *to, todo.splice ? &*todo.splice : nullptr);

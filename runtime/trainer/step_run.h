@@ -108,6 +108,7 @@ class StepRun {
 
   void Pump();
   bool Send(const Todo& todo);
+  AttemptId NewAttempt(const MicrobatchId& id);
   void OnSendAnswer(const Todo& todo, AttemptId attempt, Incarnation to, absl::StatusCode code);
   void Landed(const MicrobatchId& id);
   bool Recall(const MicrobatchId& id);  // false: it was not under way

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "runtime/base/check.h"
+#include "runtime/base/planted.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/wire/wire.h"
 
@@ -222,14 +223,18 @@ void Trainer::Watch() {
   if (roll_call_) roll_call_->Watch(slept);
   for (const FailureDetector::Suspect& suspect : detector_.Overdue(now)) {
     const Replica* replica = swarm_.Find(suspect.incarnation);
-    // Silence alone does not cost a stage its last replica, unless one waits to take its place.
+    // Silence alone does not cost a stage its last replica while that may still come back to us,
+    // unless one waits to take its place.
     if (replica != nullptr && swarm_.OfStage(replica->member.stage).size() == 1 &&
-        admission_.LoadedPerStage()[Value(replica->member.stage)] == 0) {
+        admission_.LoadedPerStage()[Value(replica->member.stage)] == 0 &&
+        suspect.silence < options_.config.swarm.orphan_timeout) {
       continue;
     }
     Lose(suspect.incarnation, suspect.reason);
   }
-  if (paused_ && step_run_ == nullptr) DepartBetweenSteps();
+  if (!swarm_.EmptyStage()) stage_lost_ = absl::InfiniteFuture();
+  stage_lost_ = std::min(stage_lost_, now);
+  if ((paused_ && step_run_ == nullptr) || StageIsGone()) DepartBetweenSteps();
   // A joiner may have loaded while a fence kept it out.
   OnAdmissionChanged();
   if (phase_ != Phase::kDone) {
@@ -302,6 +307,7 @@ void Trainer::OnAdmissionChanged() {
 }
 
 bool Trainer::IsCurrent(const Replica& replica) const {
+  if (Planted(Bug::kServeBeforeCaughtUp)) return replica.state.era == swarm_.era();
   return stage_states_[Value(replica.member.stage)] == replica.state;
 }
 

@@ -110,6 +110,8 @@ class Trainer : public TransportHandler {
   std::string Drain(Incarnation incarnation, const std::string& reason,
                     std::optional<StageId> moves_to);
   void DepartBetweenSteps();
+  // A stage has had nobody for so long that its state will not come back.
+  bool StageIsGone() const;
   void Rebalance();
   void Depart(const Decision& record, Version at);
   bool EnoughToStart() const;
@@ -212,6 +214,7 @@ class Trainer : public TransportHandler {
   std::string waiting_said_;
   TimerId watch_ = kNoTimer;
   TimerId rebalance_ = kNoTimer;
+  absl::Time stage_lost_ = absl::InfiniteFuture();  // since when a stage has nobody
   absl::Time last_watch_;
 };
 

@@ -23,9 +23,14 @@ std::string Trainer::Drain(Incarnation incarnation, const std::string& reason,
   return when;
 }
 
-// While the run is paused no decision comes that could name them.
+bool Trainer::StageIsGone() const {
+  return env_->Now() - stage_lost_ >= options_.config.swarm.orphan_timeout;
+}
+
+// No decision comes that could name them: the run is paused, or waits for a stage.
 void Trainer::DepartBetweenSteps() {
-  if (departing_ || admitting_ || deciding_ || phase_ != Phase::kTraining) return;
+  if (departing_ || admitting_ || deciding_) return;
+  if (phase_ != Phase::kTraining && phase_ != Phase::kEnding) return;
   std::vector<Departure> due = departures_.Due();
   if (due.empty()) return;
   const Decision record = NewRecord(std::move(due));
@@ -36,6 +41,12 @@ void Trainer::DepartBetweenSteps() {
     if (!status.ok()) return Finish(status, "the decision log cannot be written");
     observer_->OnDecision(record);
     Depart(record, version_);
+    for (const Departure& departure : record.departures) applied_.erase(departure.incarnation);
+    for (uint32_t stage = 0; stage < swarm_.stages(); ++stage) {
+      if (!Judge(StageId{stage}, {})) return;  // one of them was the one that had not answered
+    }
+    // What they did of a step that waits for a stage goes with them.
+    if (step_run_) step_run_->OnFenced(record.leaves);
     if (step_run_ == nullptr && phase_ == Phase::kTraining && !paused_) BeginStep();
     OnAdmissionChanged();
   });
@@ -60,7 +71,9 @@ void Trainer::Depart(const Decision& record, Version at) {
 void Trainer::Rebalance() {
   if (phase_ == Phase::kDone) return;
   rebalance_ = env_->Schedule(options_.config.swarm.rebalance, [this] { Rebalance(); });
-  if (phase_ != Phase::kTraining || paused_) return;
+  const bool gone = StageIsGone();
+  if (paused_ || (swarm_.EmptyStage() && !gone)) return;
+  if (phase_ != Phase::kTraining && !(phase_ == Phase::kEnding && gone)) return;
   for (const Move& move : mover_.Propose()) Drain(move.replica, move.reason, move.to);
 }
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
+#include "runtime/base/planted.h"
 #include "runtime/trainer/state_judge.h"
 #include "runtime/trainer/trainer.h"
 #include "stages/schedule.h"
@@ -121,7 +122,7 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
       state.reset();
     }
   }
-  admission_.RestartLoads();
+  if (!Planted(Bug::kServeBeforeCaughtUp)) admission_.RestartLoads();
   Depart(decision, version_);
   SendApply(decision);
   Report(decision, outcome);

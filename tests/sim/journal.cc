@@ -41,6 +41,14 @@ void Journal::Freed(const ReplicaName& replica, Step through) {
       additions_.end());
 }
 
+void Journal::Replaced(const ReplicaName& newest) {
+  const auto is_gone = [&](const Addition& a) {
+    return a.replica.node == newest.node && a.replica.life == newest.life &&
+           a.replica.executor < newest.executor;
+  };
+  additions_.erase(std::remove_if(additions_.begin(), additions_.end(), is_gone), additions_.end());
+}
+
 void Journal::ForgetThrough(Step step) {
   additions_.erase(std::remove_if(additions_.begin(), additions_.end(),
                                   [step](const Addition& a) { return a.step <= step; }),

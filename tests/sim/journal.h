@@ -59,6 +59,8 @@ class Journal {
   void Record(StateSeen state);
   // The replica has forgotten its segments of the steps up to `through`.
   void Freed(const ReplicaName& replica, Step through);
+  // It is the newest executor of its process: those before it are gone with their segments.
+  void Replaced(const ReplicaName& newest);
 
   const std::vector<Addition>& additions() const { return additions_; }
   const std::vector<StateSeen>& states() const { return states_; }

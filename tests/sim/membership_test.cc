@@ -351,5 +351,28 @@ TEST(MoveTest, MoverDiesAtEveryMomentAndNothingIsLost) {
   }
 }
 
+TEST(LostStageTest, NobodyComesForItAndAReplicaOfAnotherStageTakesItOver) {
+  SwarmOptions options = Calm(2, 20);
+  options.rebalance = absl::Seconds(2);
+  SwarmWorld swarm(options);
+  ASSERT_TRUE(RunToStep(swarm, 5));
+  swarm.world().Crash(swarm.peer_node(1, 0));
+  swarm.world().Crash(swarm.peer_node(1, 1));
+  ExpectGoodEnd(swarm);
+  EXPECT_EQ(swarm.checkers().count("moved"), 1u) << swarm.Report();
+  EXPECT_EQ(swarm.checkers().count("state_lost"), 1u) << swarm.Report();
+  EXPECT_EQ(swarm.steps().back().replicas[1], 1u);
+}
+
+TEST(LostStageTest, ItsLastReplicaIsSilentForGoodAndTheOneThatWaitsForItsStateTakesOver) {
+  SwarmWorld swarm(Calm(1, 20));
+  ASSERT_TRUE(RunToStep(swarm, 5));
+  swarm.world().Stall(swarm.peer_node(1, 0), absl::Hours(100));
+  swarm.AddPeer(1);
+  ExpectGoodEnd(swarm);
+  EXPECT_EQ(swarm.checkers().count("peer_lost"), 1u) << swarm.Report();
+  EXPECT_EQ(swarm.checkers().count("state_lost"), 1u) << swarm.Report();
+}
+
 }  // namespace
 }  // namespace starling::sim

@@ -1,6 +1,7 @@
 // A checker that cannot fail is no checker: with each mistake of runtime/base/planted.h turned on,
 // the search must find a violation within a stated number of seeds. docs/testing.md has the table.
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -11,16 +12,20 @@ namespace {
 
 struct Planting {
   const char* bug;
-  int seeds;            // within which it must be found
-  const char* finding;  // what a violation says; empty: anything, a failed check of the code too
+  int seeds;                             // within which it must be found
+  const char* finding;                   // what a violation says
+  std::vector<std::string> worlds = {};  // which worlds are drawn; empty: all kinds
 };
 
 class PlantedBugTest : public ::testing::TestWithParam<Planting> {};
 
 TEST_P(PlantedBugTest, IsFoundWithinTheStatedNumberOfSeeds) {
   const Planting planting = GetParam();
-  const Finished search = RunToEnd({STARLING_SIM_PLANTED_PROGRAM, "--plant", planting.bug,
-                                    "--seeds", std::to_string(planting.seeds), "--stop"});
+  std::vector<std::string> command = {
+      STARLING_SIM_PLANTED_PROGRAM,   "--plant", planting.bug, "--seeds",
+      std::to_string(planting.seeds), "--stop"};
+  command.insert(command.end(), planting.worlds.begin(), planting.worlds.end());
+  const Finished search = RunToEnd(command);
   ASSERT_NE(search.exit_code, 0) << "not found\n" << search.output;
   ASSERT_NE(search.exit_code, 2) << search.errors;
   EXPECT_THAT(search.output + search.errors, testing::HasSubstr(planting.finding));
@@ -31,14 +36,21 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(Planting{"skip_fence_acks", 50, "I1: segment_voided"},
                       Planting{"forget_record", 50, "I3: a record number does not grow"},
                       Planting{"publish_before_sync", 20, "I7: "},
-                      Planting{"act_before_sync", 50, "I3: a record number does not grow"},
-                      Planting{"sum_in_arrival_order", 100, "applied another sum"},
-                      Planting{"apply_other_round", 200, "applied another sum"},
+                      Planting{"act_before_sync", 50, "I2: "},
+                      Planting{"sum_in_arrival_order", 50, "applied another sum"},
+                      Planting{"apply_other_round", 100, "I2: "},
                       Planting{"forget_promise", 500, "I1: segment_voided"},
-                      Planting{"run_repeated_request", 100, "is in it twice"},
-                      Planting{"ignore_stage_mask", 800, "I1: segment_voided"},
-                      Planting{"contested_as_baton", 200, "I1: segment_voided"},
-                      Planting{"never_repeat", 50, "I6"}),
+                      Planting{"run_repeated_request", 100, "I1: segment_voided"},
+                      Planting{"ignore_stage_mask", 100, "I1: segment_voided"},
+                      Planting{"contested_as_baton", 400, "I1: segment_voided"},
+                      Planting{"never_repeat", 50, "I6"}, Planting{"reuse_attempt_name", 50, "I6"},
+                      Planting{"reuse_incarnation", 50, "I4: "},
+                      Planting{"serve_before_caught_up", 50, "I6"},
+                      Planting{"trust_notices", 50, "a microbatch was not counted exactly once"},
+                      Planting{"add_after_seal",
+                               500,
+                               "a microbatch was not counted exactly once",
+                               {"--faults", "hiccup", "--replicas", "2", "--microbatches", "8"}}),
     [](const auto& info) { return std::string(info.param.bug); });
 
 // The same program with nothing turned on: what is found is the mistake, not the program.

@@ -30,7 +30,7 @@ constexpr const char* kNames[] = {
     "run_repeated_request",
     "reuse_incarnation",
     "ignore_stage_mask",
-    "reload_on_repeat",
+    "serve_before_caught_up",
     "never_repeat",
     "contested_as_baton",
 };

@@ -63,6 +63,7 @@ absl::Duration SimCompute::Draw(absl::Duration cost) {
 
 void SimCompute::StartNext() {
   front_took_ = Draw(queue_.front().cost);
+  if (faults_ != nullptr) front_took_ += std::exchange(faults_->hiccup, absl::ZeroDuration());
   front_event_ = scheduler_->After(front_took_, node_, EventKind::kCompletion, queue_.front().what,
                                    [this] { FinishFront(); });
 }

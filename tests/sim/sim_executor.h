@@ -28,8 +28,9 @@ enum class Mistake : uint8_t { kNone, kCountTwice, kCountNever, kCountAgainAfter
 
 // What to do wrong on one node. The functions may be empty.
 struct ComputeFaults {
-  bool flipped = false;  // bits of the state are wrong, until a state is loaded
-  double slowdown = 1;   // multiplies what operations cost from now on
+  bool flipped = false;   // bits of the state are wrong, until a state is loaded
+  double slowdown = 1;    // multiplies what operations cost from now on
+  absl::Duration hiccup;  // what the next operation takes more
   // Asked at each addition, and at each update (without a work).
   std::function<Mistake(StageId, const WorkId&)> mistake;
   // Asked before each operation ("forward", "backward", ...): an error is its answer, and spoils

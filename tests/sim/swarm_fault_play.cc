@@ -86,6 +86,10 @@ void SwarmWorld::Happen(FaultKind kind) {
       world_.At(Between(&rng, 100, 5000), [this, peer] { world_.faults(peer).slowdown = 1; });
       return;
     }
+    case FaultKind::kHiccup:
+      world_.trace().Line(world_.name(peer), Event("hiccups"));
+      world_.faults(peer).hiccup = Between(&rng, 1000, 8000);
+      return;
     case FaultKind::kFullDisk: {
       SimDisk& disk = world_.disk(trainer_);
       world_.trace().Line("trainer", Event("disk_full"));

@@ -7,8 +7,9 @@ namespace starling::sim {
 namespace {
 
 constexpr const char* kNames[kFaultKinds] = {
-    "crash", "stall",     "vanish",        "slow",          "partition",  "oneway", "clog",
-    "jam",   "full_disk", "trainer_crash", "trainer_stall", "everything", "loss",   "duplicates"};
+    "crash",         "stall",         "vanish",     "slow", "hiccup",
+    "partition",     "oneway",        "clog",       "jam",  "full_disk",
+    "trainer_crash", "trainer_stall", "everything", "loss", "duplicates"};
 
 }  // namespace
 

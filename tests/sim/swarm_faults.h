@@ -16,6 +16,7 @@ enum class FaultKind : uint8_t {
   kStall,         // a peer is stopped and goes on, as by SIGSTOP
   kVanish,        // a peer's machine is gone without a word; another one comes
   kSlow,          // a peer computes many times slower for a while
+  kHiccup,        // one operation of a peer's device takes seconds
   kPartition,     // two nodes do not reach each other for a while
   kOneWay,        // one node's packets to another vanish, and neither is told
   kClog,          // packets from one node to another are held back, then come all at once
@@ -27,7 +28,7 @@ enum class FaultKind : uint8_t {
   kLoss,          // packets vanish: requests, and replies after the work was done
   kDuplicates,    // packets arrive twice
 };
-constexpr int kFaultKinds = 14;
+constexpr int kFaultKinds = 15;
 
 const char* ToString(FaultKind kind);
 

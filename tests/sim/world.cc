@@ -200,6 +200,7 @@ std::unique_ptr<Compute> World::MakeCompute(NodeId id, SimStage stage) {
   STARLING_CHECK(node.life != nullptr);
   const uint32_t number = node.life->executors++;
   const ReplicaName replica{id, node.lives, number, stage.stage};
+  journal_.Replaced(replica);
   auto executor = std::make_unique<SimExecutor>(std::move(stage), replica, &scheduler_, &journal_,
                                                 &trace_, node.faults.get());
   SimSpeed speed = options_.speed;
