@@ -41,11 +41,11 @@ std::string Departures::Ask(Incarnation incarnation, const std::string& reason,
 }
 
 bool Departures::OthersServe(const Replica& replica) const {
-  const std::vector<Incarnation> stage = swarm_->OfStage(replica.member.stage);
+  const std::set<Incarnation>& stage = swarm_->OfStage(replica.member.stage);
   const bool fresh = std::any_of(stage.begin(), stage.end(),
                                  [this](Incarnation other) { return asked_.count(other) == 0; });
   // Where all are to leave, the first of them stays until another one comes.
-  return fresh || stage.front() != replica.member.incarnation;
+  return fresh || *stage.begin() != replica.member.incarnation;
 }
 
 bool Departures::NeighboursKnow(const Replica& replica, uint64_t view) const {

@@ -34,7 +34,7 @@ ReturnPlan PlanReturn(const LiveState& live, uint32_t stages,
   ReturnPlan plan;
   for (uint32_t s = 0; s < stages; ++s) {
     std::map<Incarnation, Hash128> arrived;  // at the decided version
-    std::vector<Incarnation> members;
+    std::set<Incarnation> members;
     std::vector<Incarnation> serve;
     uint32_t reported = 0;
     for (const Returnee& returnee : returnees) {
@@ -43,7 +43,7 @@ ReturnPlan PlanReturn(const LiveState& live, uint32_t stages,
       if (returnee.held && returnee.held->era == newest.era &&
           returnee.held->version == VersionAfter(newest.step)) {
         arrived[returnee.incarnation] = returnee.held->hash;
-        members.push_back(returnee.incarnation);
+        members.insert(returnee.incarnation);
       } else if (CanFinish(returnee, newest)) {
         serve.push_back(returnee.incarnation);
         ++plan.finish;

@@ -20,7 +20,7 @@ std::optional<Hash128> MajorityOf(const std::vector<Hash128>& hashes) {
 
 std::optional<StateVerdict> JudgeStates(const std::optional<Hash128>& known,
                                         const std::map<Incarnation, Hash128>& reported,
-                                        const std::vector<Incarnation>& members) {
+                                        const std::set<Incarnation>& members) {
   std::vector<Hash128> hashes;
   for (const Incarnation& member : members) {
     const auto report = reported.find(member);

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "runtime/base/hash.h"
@@ -22,7 +23,7 @@ struct StateVerdict {
 // judged.
 std::optional<StateVerdict> JudgeStates(const std::optional<Hash128>& known,
                                         const std::map<Incarnation, Hash128>& reported,
-                                        const std::vector<Incarnation>& members);
+                                        const std::set<Incarnation>& members);
 
 // The value that most of these have; none if two share the most, or there are none.
 std::optional<Hash128> MajorityOf(const std::vector<Hash128>& hashes);

@@ -10,17 +10,22 @@ Swarm::Swarm(Env* env, Transport* transport, RunId run, Epoch epoch, uint32_t st
       epoch_(epoch),
       stages_(stages),
       env_(env),
-      outbox_(env, transport, Outbox::Options()) {}
+      outbox_(env, transport, Outbox::Options()),
+      by_stage_(stages) {}
 
 void Swarm::Add(Replica replica) {
   const Incarnation incarnation = replica.member.incarnation;
   replica.since = env_->Now();
+  by_stage_[Value(replica.member.stage)].insert(incarnation);
   replicas_.insert_or_assign(incarnation, std::move(replica));
 }
 
 void Swarm::Remove(Incarnation incarnation) {
   outbox_.CancelTo(incarnation);
-  replicas_.erase(incarnation);
+  const auto it = replicas_.find(incarnation);
+  if (it == replicas_.end()) return;
+  by_stage_[Value(it->second.member.stage)].erase(incarnation);
+  replicas_.erase(it);
 }
 
 void Swarm::Clear() {
@@ -32,32 +37,25 @@ Replica* Swarm::Find(Incarnation incarnation) {
   return it == replicas_.end() ? nullptr : &it->second;
 }
 
-std::vector<Incarnation> Swarm::OfStage(StageId stage) const {
-  std::vector<Incarnation> found;
-  for (const auto& [incarnation, replica] : replicas_) {
-    if (replica.member.stage == stage) found.push_back(incarnation);
-  }
-  return found;
-}
-
 std::vector<Incarnation> Swarm::TakersOf(StageId stage) const {
+  const std::set<Incarnation>& all = OfStage(stage);
   std::vector<Incarnation> takers;
-  for (const auto& [incarnation, replica] : replicas_) {
-    if (replica.member.stage == stage && !replica.member.draining) takers.push_back(incarnation);
+  for (const Incarnation& incarnation : all) {
+    if (!replicas_.at(incarnation).member.draining) takers.push_back(incarnation);
   }
-  return takers.empty() ? OfStage(stage) : takers;
+  if (takers.empty()) takers.assign(all.begin(), all.end());
+  return takers;
 }
 
 std::vector<uint32_t> Swarm::CountPerStage() const {
-  std::vector<uint32_t> counts(stages_, 0);
-  for (const auto& [incarnation, replica] : replicas_) ++counts[Value(replica.member.stage)];
+  std::vector<uint32_t> counts;
+  for (const auto& stage : by_stage_) counts.push_back(static_cast<uint32_t>(stage.size()));
   return counts;
 }
 
 std::optional<StageId> Swarm::EmptyStage() const {
-  const std::vector<uint32_t> counts = CountPerStage();
   for (uint32_t stage = 0; stage < stages_; ++stage) {
-    if (counts[stage] == 0) return StageId{stage};
+    if (by_stage_[stage].empty()) return StageId{stage};
   }
   return std::nullopt;
 }
@@ -68,9 +66,10 @@ void Swarm::BroadcastView() {
     const uint32_t stage = Value(replica.member.stage);
     View view;
     view.number = view_number_;
-    for (const auto& [other, neighbour] : replicas_) {
-      const uint32_t theirs = Value(neighbour.member.stage);
-      if (theirs + 1 >= stage && theirs <= stage + 1) view.members.push_back(neighbour.member);
+    for (uint32_t near = stage == 0 ? 0 : stage - 1; near < stages_ && near <= stage + 1; ++near) {
+      for (const Incarnation& other : by_stage_[near]) {
+        view.members.push_back(replicas_.at(other).member);
+      }
     }
     Ask(incarnation, std::move(view),
         [this, incarnation = incarnation, number = view.number](const Message&) {

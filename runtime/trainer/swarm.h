@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -49,7 +50,8 @@ class Swarm {
 
   const std::map<Incarnation, Replica>& replicas() const { return replicas_; }
   Replica* Find(Incarnation incarnation);
-  std::vector<Incarnation> OfStage(StageId stage) const;
+  // In their order.
+  const std::set<Incarnation>& OfStage(StageId stage) const { return by_stage_[Value(stage)]; }
   // Who gets new work of a stage: those that are not about to leave, or all if there are no others.
   std::vector<Incarnation> TakersOf(StageId stage) const;
   std::vector<uint32_t> CountPerStage() const;
@@ -80,6 +82,7 @@ class Swarm {
   Era era_{0};
   Outbox outbox_;
   std::map<Incarnation, Replica> replicas_;
+  std::vector<std::set<Incarnation>> by_stage_;
   uint64_t view_number_ = 0;
 };
 

@@ -131,13 +131,20 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
   OnAdmissionChanged();
 }
 
+// Each stage hears of its own round only: what is told grows with the swarm, not with its square.
 void Trainer::SendApply(const Decision& decision) {
-  for (const auto& [incarnation, replica] : swarm_.replicas()) {
-    swarm_.Ask(incarnation, Apply{decision},
-               [this, incarnation = incarnation](const Message& reply) {
-                 const auto* applied = std::get_if<Applied>(&reply.body);
-                 if (applied != nullptr) OnApplied(incarnation, *applied);
-               });
+  for (uint32_t stage = 0; stage < swarm_.stages(); ++stage) {
+    Apply apply{decision};
+    auto& groups = apply.decision.groups;
+    groups.erase(std::remove_if(groups.begin(), groups.end(),
+                                [stage](const GroupOutcome& g) { return g.round.group != stage; }),
+                 groups.end());
+    for (const Incarnation& incarnation : swarm_.OfStage(StageId{stage})) {
+      swarm_.Ask(incarnation, apply, [this, incarnation](const Message& reply) {
+        const auto* applied = std::get_if<Applied>(&reply.body);
+        if (applied != nullptr) OnApplied(incarnation, *applied);
+      });
+    }
   }
 }
 
@@ -172,10 +179,11 @@ void Trainer::OnApplied(Incarnation from, const Applied& applied) {
 // the seal. False if somebody's state is wrong: the step is given up then.
 bool Trainer::Judge(StageId stage, const std::map<Incarnation, Hash128>& reported) {
   if (taking_again_ || phase_ == Phase::kGathering || phase_ == Phase::kReturning) return true;
-  const std::vector<Incarnation> members = swarm_.OfStage(stage);
+  const std::set<Incarnation>& members = swarm_.OfStage(stage);
   std::map<Incarnation, Hash128> hashes = reported;
-  if (reported.empty()) {
-    for (const auto& [incarnation, state] : applied_) hashes[incarnation] = state.hash;
+  for (const Incarnation& member : members) {
+    const auto applied = applied_.find(member);
+    if (reported.empty() && applied != applied_.end()) hashes[member] = applied->second.hash;
   }
   std::optional<StateName>& known = stage_states_[Value(stage)];
   const std::optional<StateVerdict> verdict =

@@ -92,6 +92,8 @@ class SimNetwork {
   void Heal(NodeId from, NodeId to);
   // No partition, clog, jam or loss any more.
   void HealAll();
+  // The world ends: no connection is left, and nobody is told.
+  void CutAll() { links_.clear(); }
   // Packets from one to the other are held for `duration`, then arrive in order.
   void Clog(NodeId from, NodeId to, absl::Duration duration);
   // Send from one to the other answers resource exhausted for `duration`: the queue stays full.

@@ -76,6 +76,13 @@ void Scheduler::Postpone(EventId id, absl::Duration delay) {
   Rekey(id, &found->second, found->second.when + absl::ToInt64Nanoseconds(delay));
 }
 
+void Scheduler::DropAll() {
+  while (!events_.empty()) {
+    const Callback dropped = std::move(events_.begin()->second.callback);
+    events_.erase(events_.begin());
+  }
+}
+
 void Scheduler::DropNode(NodeId node) {
   std::vector<std::pair<uint64_t, Callback>> dropped;
   for (auto it = events_.begin(); it != events_.end();) {

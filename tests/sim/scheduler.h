@@ -62,6 +62,8 @@ class Scheduler {
   void Postpone(EventId id, absl::Duration delay);
   // Forgets all pending events of `node`, and a stall.
   void DropNode(NodeId node);
+  // ... and everyone's.
+  void DropAll();
   // `node` runs nothing for `duration`.
   void Stall(NodeId node, absl::Duration duration);
   bool stalled(NodeId node) const;

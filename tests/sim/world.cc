@@ -72,6 +72,9 @@ World::World(WorldOptions options)
 }
 
 World::~World() {
+  // Else each node would look for its own among those of all.
+  scheduler_.DropAll();
+  network_.CutAll();
   for (size_t i = 0; i < nodes_.size(); ++i) {
     const NodeId id = static_cast<NodeId>(i);
     if (NodeOf(id).life != nullptr) Bury(id, CrashOptions{true, false, false});

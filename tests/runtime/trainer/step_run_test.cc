@@ -70,7 +70,7 @@ class StepRunTest : public testing::Test {
                       TestEndpoint(NameOf(incarnation))};
     swarm_.Add(replica);
   }
-  void Wire() { wiring_.SetCandidates(swarm_.OfStage(StageId{0})); }
+  void Wire() { wiring_.SetCandidates(swarm_.TakersOf(StageId{0})); }
   void Start(uint32_t microbatches = 2, bool evaluate = false, uint32_t window = 8) {
     StepRun::Options options;
     options.step = kStep;
