@@ -10,7 +10,18 @@ std::string ToString(const ReplicaName& name) {
          " stage " + std::to_string(Value(name.stage));
 }
 
-void Journal::Record(Addition addition) { additions_.push_back(std::move(addition)); }
+void Journal::Record(Addition addition) {
+  // The process served this stage before, went elsewhere and came back: what it had then is gone.
+  const ReplicaName& now = addition.replica;
+  additions_.erase(std::remove_if(additions_.begin(), additions_.end(),
+                                  [&now](const Addition& a) {
+                                    const ReplicaName& then = a.replica;
+                                    return then.node == now.node && then.life == now.life &&
+                                           then.stage == now.stage && then.executor < now.executor;
+                                  }),
+                   additions_.end());
+  additions_.push_back(std::move(addition));
+}
 
 void Journal::Record(StateSeen state) { states_.push_back(std::move(state)); }
 
