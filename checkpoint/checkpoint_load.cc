@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -29,10 +31,10 @@ absl::Status OtherShape(const CheckpointInfo& info, const TensorSpec& spec,
                                        ShapeText(spec.shape), " here"));
 }
 
-constexpr size_t kPieceBytes = size_t{256} << 10;  // hashed and copied while in cache
+constexpr size_t kPieceBytes = size_t{256} << 10;  // hashed while in cache
 
 // The tensors of a checkpoint by name. First every tensor that is wanted is found; then each file
-// that holds some is read once, from end to end: hashed, and copied from on the way.
+// that holds some is read once, from end to end: each piece to where it belongs, and hashed there.
 class OpenCheckpoint {
  public:
   OpenCheckpoint(Disk& disk, CheckpointInfo info) : disk_(disk), info_(std::move(info)) {}
@@ -40,13 +42,16 @@ class OpenCheckpoint {
   absl::Status Open() {
     STARLING_ASSIGN_OR_RETURN(const Manifest manifest, LoadManifest(disk_, info_));
     for (const ManifestFile& listed : manifest.files) {
-      absl::StatusOr<SafetensorsFile> file =
-          SafetensorsFile::Open(disk_, info_.path + "/" + listed.name);
+      absl::StatusOr<std::unique_ptr<ReadableFile>> file =
+          disk_.OpenToRead(info_.path + "/" + listed.name);
       if (!file.ok()) return InCheckpoint(info_, file.status());
-      for (const TensorEntry& entry : file->tensors()) {
-        tensors_[entry.name] = {files_.size(), entry};
+      absl::StatusOr<SafetensorsLayout> layout = ReadSafetensorsLayout(**file, listed.name);
+      if (!layout.ok()) return InCheckpoint(info_, layout.status());
+      for (TensorEntry& entry : layout->tensors) {
+        const std::string name = entry.name;
+        tensors_[name] = {files_.size(), std::move(entry)};
       }
-      files_.push_back({*std::move(file), listed, {}});
+      files_.push_back({*std::move(file), layout->data_begin, listed, {}});
     }
     return absl::OkStatus();
   }
@@ -65,14 +70,14 @@ class OpenCheckpoint {
           "checkpoint ", info_.path, ": ", name, " is ", ToString(entry.type), ", not F32")));
     }
     File& file = files_[found->second.file];
-    const uint64_t begin = file.content.data_begin() + entry.begin;
+    const uint64_t begin = file.data_begin + entry.begin;
     file.wanted[begin] = {begin + (entry.end - entry.begin), reinterpret_cast<std::byte*>(to)};
     return absl::OkStatus();
   }
 
   absl::Status Copy() {
     for (const File& file : files_) {
-      if (!file.wanted.empty()) STARLING_RETURN_IF_ERROR(ReadFile(file));
+      if (!file.wanted.empty()) STARLING_RETURN_IF_ERROR(ReadFile(file, file.wanted));
     }
     return absl::OkStatus();
   }
@@ -82,34 +87,37 @@ class OpenCheckpoint {
     uint64_t end = 0;  // bytes of the file
     std::byte* to = nullptr;
   };
+  using WantedMap = std::map<uint64_t, Wanted>;  // by where it begins
   struct File {
-    SafetensorsFile content;
+    std::unique_ptr<ReadableFile> content;
+    uint64_t data_begin = 0;
     ManifestFile listed;
-    std::map<uint64_t, Wanted> wanted;  // by where it begins
+    WantedMap wanted;
   };
   struct Place {
     size_t file = 0;
     TensorEntry entry;
   };
 
-  absl::Status ReadFile(const File& file) const {
-    const Blob& bytes = file.content.bytes();
+  absl::Status ReadFile(const File& file, const WantedMap& wanted) const {
+    const uint64_t size = file.content->size_bytes();
+    std::vector<std::byte> unwanted(kPieceBytes);
     Hasher128 hash;
-    auto wanted = file.wanted.begin();
-    for (uint64_t begin = 0; begin < bytes.size_bytes(); begin += kPieceBytes) {
-      const uint64_t end = std::min<uint64_t>(begin + kPieceBytes, bytes.size_bytes());
-      hash.Update(bytes.data() + begin, end - begin);
-      while (wanted != file.wanted.end() && wanted->first < end) {
-        const uint64_t from = std::max(begin, wanted->first);
-        const uint64_t to = std::min(end, wanted->second.end);
-        std::memcpy(wanted->second.to + (from - wanted->first), bytes.data() + from, to - from);
-        if (wanted->second.end > end) break;
-        ++wanted;
+    auto next = wanted.begin();
+    for (uint64_t at = 0; at < size && size == file.listed.bytes;) {
+      if (next != wanted.end() && at == next->second.end) ++next;
+      const bool inside = next != wanted.end() && at >= next->first;
+      const uint64_t border =
+          next == wanted.end() ? size : (inside ? next->second.end : next->first);
+      const auto piece = static_cast<size_t>(std::min<uint64_t>(border - at, kPieceBytes));
+      std::byte* const to = inside ? next->second.to + (at - next->first) : unwanted.data();
+      if (absl::Status status = file.content->Read(at, to, piece); !status.ok()) {
+        return InCheckpoint(info_, status);
       }
+      hash.Update(to, piece);
+      at += piece;
     }
-    if (bytes.size_bytes() == file.listed.bytes && hash.Finish() == file.listed.hash) {
-      return absl::OkStatus();
-    }
+    if (size == file.listed.bytes && hash.Finish() == file.listed.hash) return absl::OkStatus();
     return absl::DataLossError(
         absl::StrCat("checkpoint ", info_.path, " is damaged: ", file.listed.name,
                      " is not what the manifest says; move it away to use an older one"));
@@ -118,7 +126,7 @@ class OpenCheckpoint {
   // The cause of `status` may be damage to the names and shapes in a file: that comes first.
   absl::Status Misfit(absl::Status status) const {
     for (const File& file : files_) {
-      STARLING_RETURN_IF_ERROR(ReadFile({file.content, file.listed, {}}));
+      STARLING_RETURN_IF_ERROR(ReadFile(file, {}));
     }
     return status;
   }

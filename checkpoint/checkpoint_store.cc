@@ -66,21 +66,9 @@ absl::StatusOr<Manifest> ManifestOf(const CheckpointMeta& meta, const std::vecto
   return manifest;
 }
 
-absl::Status CheckSizes(Disk& disk, const std::string& folder, const Manifest& manifest) {
-  for (const ManifestFile& file : manifest.files) {
-    const absl::StatusOr<uint64_t> bytes = disk.FileSize(folder + "/" + file.name);
-    if (!bytes.ok()) return absl::DataLossError(bytes.status().message());
-    if (*bytes != file.bytes) {
-      return absl::DataLossError(
-          absl::StrCat(file.name, ": ", *bytes, " bytes, should be ", file.bytes));
-    }
-  }
-  return absl::OkStatus();
-}
-
 // Makes `folder`, which holds all shards, a complete checkpoint, synced.
 absl::Status WriteManifest(Disk& disk, const std::string& folder, const Manifest& manifest) {
-  STARLING_RETURN_IF_ERROR(CheckSizes(disk, folder, manifest));
+  STARLING_RETURN_IF_ERROR(CheckFiles(disk, folder, manifest.files));
   const std::string text = PrintManifest(manifest);
   STARLING_ASSIGN_OR_RETURN(auto file, disk.Create(folder + "/" + kManifestName));
   STARLING_RETURN_IF_ERROR(file->Append(text.data(), text.size()));
@@ -92,6 +80,12 @@ absl::Status WriteManifest(Disk& disk, const std::string& folder, const Manifest
 
 std::string CheckpointName(Version version) {
   return absl::StrFormat("%s%08d", kStep, Value(version));
+}
+
+bool IsStagingPath(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash != std::string::npos &&
+         StartsWith(path.substr(slash + 1), std::string(kTemporary) + kStep);
 }
 
 CheckpointInfo CheckpointStore::At(Era era, Version version) const {
@@ -168,7 +162,9 @@ absl::StatusOr<Staging> CheckpointStore::Begin(Disk& disk, const CheckpointMeta&
   const auto begin = [&]() -> absl::Status {
     STARLING_RETURN_IF_ERROR(disk.MakeDirectories(folder_));
     STARLING_RETURN_IF_ERROR(SyncWhereItStands(disk));
-    STARLING_RETURN_IF_ERROR(ClearLeftovers(disk));
+    if (absl::Status cleared = ClearLeftovers(disk); attempt.empty() && !cleared.ok()) {
+      return cleared;
+    }
     if (CheckComplete(disk, info).ok()) {
       const auto there = LoadManifest(disk, info);
       staging.already_published =
@@ -296,9 +292,22 @@ absl::Status CheckpointStore::Remove(Disk& disk, const CheckpointInfo& info) {
   return disk.RemoveTree(doomed);
 }
 
+absl::Status CheckFiles(Disk& disk, const std::string& folder,
+                        const std::vector<ManifestFile>& files) {
+  for (const ManifestFile& file : files) {
+    const absl::StatusOr<uint64_t> bytes = disk.FileSize(folder + "/" + file.name);
+    if (!bytes.ok()) return absl::DataLossError(bytes.status().message());
+    if (*bytes != file.bytes) {
+      return absl::DataLossError(
+          absl::StrCat(file.name, ": ", *bytes, " bytes, should be ", file.bytes));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckComplete(Disk& disk, const CheckpointInfo& info) {
   STARLING_ASSIGN_OR_RETURN(const Manifest manifest, LoadManifest(disk, info));
-  if (auto status = CheckSizes(disk, info.path, manifest); !status.ok()) {
+  if (auto status = CheckFiles(disk, info.path, manifest.files); !status.ok()) {
     return InCheckpoint(info, status);
   }
   return absl::OkStatus();

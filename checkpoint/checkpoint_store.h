@@ -63,6 +63,9 @@ struct VerifyReport {
 
 std::string CheckpointName(Version version);  // "step-00000050"
 
+// Whether a path can be Staging::path: replicas write nowhere else.
+bool IsStagingPath(const std::string& path);
+
 class CheckpointStore {
  public:
   explicit CheckpointStore(std::string folder) : folder_(std::move(folder)) {}
@@ -88,7 +91,8 @@ class CheckpointStore {
   absl::Status Save(Disk& disk, const CheckpointMeta& meta, const std::vector<StagePart>& parts);
 
   // Clears leftovers and makes the folder for the shards. `attempt`, plain letters and digits, must
-  // be another one at each call for this version while earlier writers may still be at work.
+  // be another one at each call for this version while earlier writers may still be at work;
+  // leftovers that they keep from being removed stay for the next save.
   absl::StatusOr<Staging> Begin(Disk& disk, const CheckpointMeta& meta,
                                 const std::string& attempt = "");
 
@@ -129,6 +133,10 @@ class CheckpointStore {
 constexpr uint64_t kMaxManifestBytes = 64 << 20;
 
 absl::StatusOr<Manifest> LoadManifest(Disk& disk, const CheckpointInfo& info);
+
+// Whether these files are in `folder`, each in its size. Data loss: not.
+absl::Status CheckFiles(Disk& disk, const std::string& folder,
+                        const std::vector<ManifestFile>& files);
 
 // Whether every file is there in its size. Reads no content but the manifest's. Data loss: not.
 absl::Status CheckComplete(Disk& disk, const CheckpointInfo& info);

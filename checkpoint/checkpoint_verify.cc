@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
@@ -13,6 +14,8 @@
 
 namespace starling {
 namespace {
+
+constexpr size_t kPieceFloats = size_t{64} << 10;  // looked at while in cache
 
 class Verifier {
  public:
@@ -35,18 +38,61 @@ class Verifier {
 
   void CheckFile(const ManifestFile& listed) {
     ++report_.files;
-    const absl::StatusOr<Blob> bytes = disk_.Map(info_.path + "/" + listed.name);
-    if (!bytes.ok()) return Problem(std::string(bytes.status().message()));
-    report_.bytes += bytes->size_bytes();
-    if (bytes->size_bytes() != listed.bytes) {
-      Problem(
-          absl::StrCat(listed.name, ": ", bytes->size_bytes(), " bytes, should be ", listed.bytes));
-    } else if (HashBytes(bytes->data(), bytes->size_bytes()) != listed.hash) {
+    const auto file = disk_.OpenToRead(info_.path + "/" + listed.name);
+    if (!file.ok()) return Problem(std::string(file.status().message()));
+    const uint64_t size = (*file)->size_bytes();
+    report_.bytes += size;
+    const absl::StatusOr<SafetensorsLayout> layout = ReadSafetensorsLayout(**file, listed.name);
+    Reader reader{**file, Hasher128(), 0, absl::OkStatus(), {}};
+    std::vector<std::string> in_tensors;
+    if (layout.ok()) {
+      ReadTo(&reader, layout->data_begin, nullptr);
+      for (const TensorEntry& entry : layout->tensors) {
+        const std::string problem = CheckTensor(listed, &reader, *layout, entry);
+        if (!problem.empty()) in_tensors.push_back(problem);
+      }
+    }
+    ReadTo(&reader, size, nullptr);
+    if (!reader.status.ok()) {
+      Problem(std::string(reader.status.message()));
+    } else if (size != listed.bytes) {
+      Problem(absl::StrCat(listed.name, ": ", size, " bytes, should be ", listed.bytes));
+    } else if (reader.hash.Finish() != listed.hash) {
       Problem(absl::StrCat(listed.name, ": its bytes have changed (their hash differs)"));
     }
-    const absl::StatusOr<SafetensorsFile> file = SafetensorsFile::Parse(*bytes, listed.name);
-    if (!file.ok()) return Problem(std::string(file.status().message()));
-    for (const TensorEntry& entry : file->tensors()) CheckTensor(listed, *file, entry);
+    if (!layout.ok()) return Problem(std::string(layout.status().message()));
+    for (std::string& problem : in_tensors) Problem(std::move(problem));
+  }
+
+  // A file that is read from end to end.
+  struct Reader {
+    ReadableFile& file;
+    Hasher128 hash;
+    uint64_t at = 0;
+    absl::Status status;
+    std::vector<float> piece;
+  };
+
+  // Up to `end`. If it is not null, `finite` becomes whether what comes is all finite floats.
+  void ReadTo(Reader* reader, uint64_t end, bool* finite) {
+    reader->piece.resize(kPieceFloats);
+    while (reader->status.ok() && reader->at < end) {
+      const auto size =
+          static_cast<size_t>(std::min<uint64_t>(end - reader->at, kPieceFloats * sizeof(float)));
+      reader->status = reader->file.Read(reader->at, reader->piece.data(), size);
+      if (!reader->status.ok()) return;
+      reader->hash.Update(reader->piece.data(), size);
+      reader->at += size;
+      if (finite != nullptr) {
+        *finite = *finite && AllFinite(reader->piece.data(), size / sizeof(float));
+      }
+    }
+  }
+
+  static bool AllFinite(const float* values, size_t count) {
+    bool finite = true;
+    for (size_t i = 0; i < count; ++i) finite &= std::isfinite(values[i]);
+    return finite;
   }
 
   void FindStrangers(const Manifest& manifest) {
@@ -59,19 +105,21 @@ class Verifier {
     }
   }
 
-  void CheckTensor(const ManifestFile& listed, const SafetensorsFile& file,
-                   const TensorEntry& entry) {
+  // Reads it, too. What is wrong with it; empty: nothing.
+  std::string CheckTensor(const ManifestFile& listed, Reader* reader,
+                          const SafetensorsLayout& layout, const TensorEntry& entry) {
     ++report_.tensors;
-    const auto where = absl::StrCat(listed.name, ": tensor ", entry.name);
+    const std::string where = absl::StrCat(listed.name, ": tensor ", entry.name);
+    const uint64_t end = layout.data_begin + entry.end;
     const auto expected = expected_.find(entry.name);
-    if (expected == expected_.end()) return Problem(where + " is not expected, or comes twice");
-    const bool fits = expected->second == entry.shape && entry.type == TensorType::kF32;
-    expected_.erase(expected);
-    if (!fits) return Problem(where + " is of another shape or type than the manifest says");
-    const Blob tensor = file.Tensor(entry);
-    for (const float value : tensor.As<float>()) {
-      if (!std::isfinite(value)) return Problem(where + " has values that are not finite");
-    }
+    const bool known = expected != expected_.end();
+    const bool fits = known && expected->second == entry.shape && entry.type == TensorType::kF32;
+    if (known) expected_.erase(expected);
+    bool finite = true;
+    ReadTo(reader, end, fits ? &finite : nullptr);
+    if (!known) return where + " is not expected, or comes twice";
+    if (!fits) return where + " is of another shape or type than the manifest says";
+    return finite ? "" : where + " has values that are not finite";
   }
 
   Disk& disk_;

@@ -25,6 +25,7 @@ class ChunkedBytes {
 
   uint64_t size_bytes() const { return size_bytes_; }
   uint64_t chunk_bytes() const { return index_.chunk_bytes; }
+  const std::vector<Blob>& pieces() const { return pieces_; }
   const std::optional<ResultRecord>& result() const { return index_.result; }
 
   // Hashes at most about `budget_bytes` more (64 MiB take some 10 ms), so that a large state does

@@ -4,7 +4,8 @@
 // Reading is strict, because files come from elsewhere: nothing is used before sizes, offsets and
 // shapes have been found to agree. Nothing in a file is ever run. The header is read as a stream of
 // events, so that what it costs is in proportion to the tensors it names, however it is nested.
-// Neither reading nor writing holds tensors in memory: files are mapped, and written in pieces.
+// Neither reading nor writing holds tensors in memory: files are mapped or read in pieces, and
+// written in pieces.
 #ifndef STARLING_CHECKPOINT_SAFETENSORS_H_
 #define STARLING_CHECKPOINT_SAFETENSORS_H_
 
@@ -57,6 +58,17 @@ struct TensorEntry {
   uint64_t end = 0;
 };
 
+// What is in a file, and where: its checked header.
+struct SafetensorsLayout {
+  uint64_t data_begin = 0;           // bytes; of the tensors in the file
+  std::vector<TensorEntry> tensors;  // in the order of their bytes, which they fill without gaps
+  std::map<std::string, std::string> metadata;
+};
+
+// Reads no more than the header. Errors as SafetensorsFile::Parse; also what the disk says.
+absl::StatusOr<SafetensorsLayout> ReadSafetensorsLayout(ReadableFile& file,
+                                                        const std::string& name);
+
 // A file that has been checked. Holds the bytes (usually mapped) alive; copies share them.
 class SafetensorsFile {
  public:
@@ -66,10 +78,8 @@ class SafetensorsFile {
   // Also what the disk says.
   static absl::StatusOr<SafetensorsFile> Open(Disk& disk, const std::string& path);
 
-  const std::vector<TensorEntry>& tensors() const { return tensors_; }  // in order of their bytes
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  const Blob& bytes() const { return bytes_; }         // the whole file, u8
-  uint64_t data_begin() const { return data_begin_; }  // of the data in it
+  const std::vector<TensorEntry>& tensors() const { return layout_.tensors; }
+  const std::map<std::string, std::string>& metadata() const { return layout_.metadata; }
 
   // Null if there is none.
   const TensorEntry* Find(const std::string& name) const;
@@ -80,10 +90,8 @@ class SafetensorsFile {
 
  private:
   Blob bytes_;
-  uint64_t data_begin_ = 0;
-  std::vector<TensorEntry> tensors_;
+  SafetensorsLayout layout_;
   std::map<std::string, size_t> by_name_;
-  std::map<std::string, std::string> metadata_;
 };
 
 // Writes a file as a stream; never holds more than the header.

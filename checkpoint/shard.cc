@@ -19,7 +19,17 @@ struct FileKind {
 };
 constexpr FileKind kFiles[] = {{"parameters", 0, 1}, {"optimizer", 1, kStatePlanes}};
 
+std::string FileName(const FileKind& kind, uint32_t index) {
+  return absl::StrFormat("%s-%05d.safetensors", kind.name, index);
+}
+
 }  // namespace
+
+std::vector<std::string> ShardFileNames(uint32_t index) {
+  std::vector<std::string> names;
+  for (const FileKind& kind : kFiles) names.push_back(FileName(kind, index));
+  return names;
+}
 
 ShardWriter::ShardWriter(Disk* disk, std::string folder, uint32_t index, StageLayout layout,
                          std::string writer)
@@ -70,7 +80,7 @@ absl::Status ShardWriter::OpenNextFile() {
       entries.push_back(std::move(entry));
     }
   }
-  name_ = absl::StrFormat("%s-%05d.safetensors", kind.name, index_);
+  name_ = FileName(kind, index_);
   STARLING_ASSIGN_OR_RETURN(
       file_, SafetensorsWriter::Create(*disk_, TemporaryPath(name_), std::move(entries),
                                        {{"format", "pt"}}));

@@ -40,6 +40,9 @@ struct Shard {
   std::vector<ManifestParameter> parameters;
 };
 
+// The files of shard `index`, in the order in which they are written.
+std::vector<std::string> ShardFileNames(uint32_t index);
+
 class ShardWriter {
  public:
   // Begins shard `index` in `folder`, which exists. `writer` is empty if nobody else may be writing

@@ -126,6 +126,16 @@ absl::Status CheckText(const RunPlan& plan, const Corpus& corpus, bool accept_ne
       "--accept-new-text to go on with it"));
 }
 
+// It would be gone on from with other numbers of records, eras and data than are in the log.
+absl::Status CheckRun(const CheckpointInfo& checkpoint, RunId saved_by, RunId run) {
+  if (saved_by == run) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("checkpoint ", checkpoint.path, " is of another run, ",
+                   absl::Hex(Value(saved_by), absl::kZeroPad16), ", not of this one, ",
+                   absl::Hex(Value(run), absl::kZeroPad16),
+                   ": move it away to go on from an older one"));
+}
+
 // What the shards' tokens are stays with the run.
 void Resolve(const Corpus& corpus, RunPlan* plan) {
   if (corpus.from_shards) plan->config.data.tokenizer = corpus.tokenizer;
@@ -258,6 +268,7 @@ absl::StatusOr<RunPlan> ReopenRun(Disk& disk, const std::string& directory,
                             ReadDecisionLog(disk, plan.directory + "/decisions.jsonl"));
   STARLING_RETURN_IF_ERROR(FindStart(disk, plan.directory + "/checkpoints", &plan));
   STARLING_ASSIGN_OR_RETURN(const Manifest manifest, LoadManifest(disk, plan.start));
+  STARLING_RETURN_IF_ERROR(CheckRun(plan.start, manifest.meta.run, log.run));
   STARLING_RETURN_IF_ERROR(CheckModelShape(plan.start, manifest, plan.layouts));
   plan.start_meta = manifest.meta;
   plan.run = log.run;

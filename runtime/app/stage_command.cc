@@ -19,8 +19,11 @@
 #include "runtime/peer/peer.h"
 #include "runtime/reactor/compute_thread.h"
 #include "runtime/reactor/event_loop.h"
+#include "runtime/reactor/posix_disk.h"
+#include "runtime/reactor/threaded_files.h"
 #include "runtime/reactor/zmq_transport.h"
 #include "stages/emulated_executor.h"
+#include "stages/model_layout.h"
 #include "stages/optimizer.h"
 #include "stages/torch_executor.h"
 
@@ -129,6 +132,12 @@ absl::Status ServeStage(const StageArgs& args) {
   listen.advertise = args.advertise;
   STARLING_ASSIGN_OR_RETURN(std::unique_ptr<ZmqTransport> transport,
                             ZmqTransport::Create(&loop, listen));
+  PosixDisk disk;
+  ThreadedFiles files(&loop, &disk);
+  options.files = &files;
+  options.layout_of = [](const RunConfig& config, StageId stage) {
+    return ModelStageLayout(config.model, StageRanges(config)[Value(stage)]);
+  };
   bool ended = false;
   absl::Status status;
   Peer peer(

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <map>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -39,6 +41,8 @@ Trainer::Options TrainerOptions(const RunPlan& plan) {
   options.config = plan.config;
   options.config_toml = plan.config_toml;
   options.run_directory = plan.directory;
+  std::error_code error;
+  options.shared_directory = std::filesystem::absolute(plan.directory, error).string();
   options.run = plan.run;
   options.epoch = plan.epoch;
   options.era = plan.era;

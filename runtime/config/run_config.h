@@ -107,10 +107,15 @@ struct LocalConfig {
   bool restart = true;
 };
 
+// Who writes checkpoints: the trainer, what replicas send it; or each stage's replica its own part,
+// into the run's directory, which all machines see under one path.
+enum class StoreKind : uint8_t { kTrainer, kShared };
+
 struct CheckpointConfig {
   int64_t every = 50;  // steps; 0 = only at the end
   int64_t keep = 3;
   int64_t keep_every = 0;  // steps
+  StoreKind store = StoreKind::kTrainer;
 };
 
 struct ChaosConfig {

@@ -485,6 +485,10 @@ void AddLocalAndRest(std::vector<RunKey>* keys) {
   k.Integer("keep", &K::keep, 1, kAny, "how many of the newest are kept");
   k.Integer("keep_every", &K::keep_every, 0, kAny,
             "steps: those at multiples of it are kept for good; 0 = none");
+  k.Choice<StoreKind>(
+      "store", &K::store, {{"trainer", StoreKind::kTrainer}, {"shared", StoreKind::kShared}},
+      "who writes: \"trainer\" = replicas send it their parts; \"shared\" = each replica writes\n"
+      "its own into the run's directory, which every machine must see under the same path");
 
   using X = ChaosConfig;
   KeysOf<X> x(keys, "chaos", &RunConfig::chaos);

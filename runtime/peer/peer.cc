@@ -179,14 +179,12 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   if (!same_stage) {
     step_end_.reset();
     server_.reset();
+    shards_.reset();
     keeper_.reset();
     auto compute = make_compute_(config_, stage_);
     if (!compute.ok()) return Exit(compute.status(), std::string(compute.status().message()));
     compute_ = *std::move(compute);
-    StateDonor::Options donor;
-    donor.bytes_per_s = static_cast<double>(config_.swarm.join_rate);
-    donor.result_budget = static_cast<uint64_t>(config_.swarm.result_budget);
-    keeper_ = std::make_unique<StateKeeper>(stage_, donor, env_, compute_.get(), peer_links);
+    MakeKeeper();
     step_end_ = std::make_unique<StepEnd>(stage_, keeper_.get(), compute_.get(), peer_links);
   }
   StageServer::Options serve;
@@ -223,6 +221,18 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   BeatHeart();
 }
 
+void Peer::MakeKeeper() {
+  PeerLinks* const links = this;
+  StateDonor::Options donor;
+  donor.bytes_per_s = static_cast<double>(config_.swarm.join_rate);
+  donor.result_budget = static_cast<uint64_t>(config_.swarm.result_budget);
+  keeper_ = std::make_unique<StateKeeper>(stage_, donor, env_, compute_.get(), links);
+  const bool writes = options_.files != nullptr && config_.checkpoint.store == StoreKind::kShared;
+  shards_ = std::make_unique<ShardSaver>(
+      stage_, writes ? options_.layout_of(config_, stage_) : StageLayout(), env_,
+      writes ? options_.files : nullptr, keeper_->donor(), links);
+}
+
 uint32_t Peer::slots() const {
   return config_.swarm.slots > 0 ? static_cast<uint32_t>(config_.swarm.slots)
                                  : 2 * config_.train.microbatches() + 64;
@@ -241,6 +251,7 @@ void Peer::BeatHeart() {
   beat.version = server_->version();
   outbox_.SendOnce(trainer_address_, Make(beat)).IgnoreError();
   keeper_->Tidy();
+  shards_->Tidy();
   next_beat_ = env_->Now() + config_.swarm.heartbeat;
   heartbeat_ = env_->Schedule(config_.swarm.heartbeat, [this] { BeatHeart(); });
 }
@@ -342,6 +353,9 @@ void Peer::Dispatch(const Message& message) {
 void Peer::DispatchFromTrainer(const Message& message) {
   if (const auto* load = std::get_if<LoadState>(&message.body)) return On(*load, message);
   if (Donates(message)) return;
+  if (const auto* save = std::get_if<SaveShard>(&message.body)) {
+    return shards_->OnSaveShard(*save, message.request);
+  }
   if (const auto* stop = std::get_if<Stop>(&message.body)) {
     return Exit(absl::OkStatus(), stop->reason);
   }

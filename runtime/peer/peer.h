@@ -26,13 +26,16 @@
 #include "router/wiring.h"
 #include "runtime/base/buffers.h"
 #include "runtime/base/event.h"
+#include "runtime/base/layout.h"
 #include "runtime/config/run_config.h"
 #include "runtime/env/compute.h"
 #include "runtime/env/env.h"
+#include "runtime/env/file_system.h"
 #include "runtime/env/transport.h"
 #include "runtime/membership/failure_detector.h"
 #include "runtime/membership/outbox.h"
 #include "runtime/peer/peer_links.h"
+#include "runtime/peer/shard_saver.h"
 #include "runtime/peer/state_keeper.h"
 #include "runtime/peer/step_end.h"
 #include "runtime/wire/messages.h"
@@ -54,6 +57,10 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
     uint32_t threads = 1;
     std::string build;
     absl::Duration first_contact = absl::Seconds(10);  // infinite: keep trying (--wait)
+    // What it writes its part of checkpoints with, where the run has replicas do so. Null: it does
+    // not.
+    Files* files = nullptr;
+    std::function<StageLayout(const RunConfig&, StageId)> layout_of;  // needed beside `files`
   };
   // Makes the numbers of a stage, once it is known which.
   using ComputeFactory =
@@ -133,6 +140,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   void On(const LoadState& load, const Message& message);
   bool Donates(const Message& message);
 
+  void MakeKeeper();
   void ScheduleRetry();
   void SetCandidates();
 
@@ -185,6 +193,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
 
   // What we serve
   std::unique_ptr<StateKeeper> keeper_;  // lives as long as compute_
+  std::unique_ptr<ShardSaver> shards_;   // lives as long as keeper_
   std::unique_ptr<StageServer> server_;  // one per admission
   std::unique_ptr<StepEnd> step_end_;    // lives as long as compute_
 

@@ -80,6 +80,14 @@ void StateDonor::TakeSnapshot() {
   });
 }
 
+void StateDonor::Give(Era era, Version version, OnSnapshot done) {
+  const auto found = Find(Content::kState, stage_, era, version);
+  if (found.ok()) return done((*found)->pieces().front());
+  if (!absl::IsFailedPrecondition(found.status())) return done(found.status());
+  if (waiters_.size() >= kWaitingBound) return done(absl::ResourceExhaustedError("too many ask"));
+  waiters_.push_back({era, version, std::move(done)});
+}
+
 void StateDonor::OnFetchIndex(const FetchIndex& fetch, uint64_t request) {
   const auto found = Find(fetch.content, fetch.stage, fetch.era, fetch.version);
   const bool early = absl::IsFailedPrecondition(found.status());
@@ -92,12 +100,15 @@ void StateDonor::OnFetchIndex(const FetchIndex& fetch, uint64_t request) {
 void StateDonor::AnswerWaiting() {
   auto waiting = std::exchange(waiting_, {});
   for (const auto& [fetch, request] : waiting) OnFetchIndex(fetch, request);
+  auto waiters = std::exchange(waiters_, {});
+  for (Waiter& waiter : waiters) Give(waiter.era, waiter.version, std::move(waiter.done));
 }
 
 void StateDonor::OnFetch(const Fetch& fetch, uint64_t request) { chunks_.OnFetch(fetch, request); }
 
 void StateDonor::VisitBuffers(const BufferVisitor& visit) const {
   visit("fetches that wait for a snapshot", waiting_.size(), kWaitingBound);
+  visit("saves that wait for a snapshot", waiters_.size(), kWaitingBound);
 }
 
 }  // namespace starling

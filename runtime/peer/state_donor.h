@@ -11,6 +11,7 @@
 #define STARLING_RUNTIME_PEER_STATE_DONOR_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -47,6 +48,10 @@ class StateDonor {
   // The next result will not continue the chain.
   void ForgetResults() { results_.Clear(); }
 
+  // A whole snapshot, now or when it is taken. Aborted: there is none (any more).
+  using OnSnapshot = std::function<void(absl::StatusOr<Blob>)>;
+  void Give(Era era, Version version, OnSnapshot done);
+
   void OnFetchIndex(const FetchIndex& fetch, uint64_t request);
   void OnFetch(const Fetch& fetch, uint64_t request);
   // Lets go of snapshots that nobody fetches any more; call it now and then.
@@ -72,6 +77,13 @@ class StateDonor {
   bool snapshot_pending_ = false;
   // Requests for the index of a snapshot that is not there yet.
   std::vector<std::pair<FetchIndex, uint64_t>> waiting_;
+  // Those that wait for a snapshot as a whole.
+  struct Waiter {
+    Era era{0};
+    Version version{0};
+    OnSnapshot done;
+  };
+  std::vector<Waiter> waiters_;
   // Completions may come after this is gone: they hold a weak reference to this.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

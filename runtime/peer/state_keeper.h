@@ -45,6 +45,7 @@ class StateKeeper {
     donor_.OnFetchIndex(fetch, request);
   }
   void OnFetch(const Fetch& fetch, uint64_t request) { donor_.OnFetch(fetch, request); }
+  StateDonor* donor() { return &donor_; }
   void Tidy() { donor_.Tidy(); }
 
   // A decision moved the version on: its update is posted to the device.

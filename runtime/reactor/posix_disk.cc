@@ -89,6 +89,45 @@ class PosixWritableFile final : public WritableFile {
   size_t unflushed_ = 0;  // bytes
 };
 
+class PosixReadableFile final : public ReadableFile {
+ public:
+  PosixReadableFile(Descriptor file, uint64_t size_bytes, std::string path)
+      : file_(std::move(file)), size_bytes_(size_bytes), path_(std::move(path)) {}
+
+  uint64_t size_bytes() const override { return size_bytes_; }
+
+  absl::Status Read(uint64_t offset, void* to, size_t size) override {
+    char* next = static_cast<char*>(to);
+    Populate(next, size);
+    while (size > 0) {
+      const ssize_t got =
+          Retry([&] { return pread(file_.get(), next, size, static_cast<off_t>(offset)); });
+      if (got < 0) return FileError("cannot read " + path_, errno);
+      if (got == 0) return absl::DataLossError(path_ + ": has become shorter while it was read");
+      next += got;
+      offset += static_cast<uint64_t>(got);
+      size -= static_cast<size_t>(got);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  // Fresh memory is had in one call for a piece, and not by a fault for every page of it.
+  static void Populate(char* to, size_t size) {
+#ifdef MADV_POPULATE_WRITE
+    constexpr uintptr_t kPage = 4096;
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(to) + kPage - 1) / kPage * kPage;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(to) + size) / kPage * kPage;
+    // Where the kernel knows no such advice, the faults come.
+    if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_WRITE);
+#endif
+  }
+
+  const Descriptor file_;
+  const uint64_t size_bytes_;
+  const std::string path_;
+};
+
 absl::StatusOr<std::unique_ptr<WritableFile>> OpenToWrite(const std::string& path, int flags) {
   STARLING_ASSIGN_OR_RETURN(Descriptor file, Open(path, O_WRONLY | O_CREAT | flags, "write"));
   return std::unique_ptr<WritableFile>(std::make_unique<PosixWritableFile>(std::move(file), path));
@@ -128,6 +167,16 @@ absl::StatusOr<Blob> PosixDisk::Map(const std::string& path) {
     munmap(const_cast<void*>(mapped), size);
   });
   return Blob(std::move(owner), bytes, DType::kU8, {static_cast<int64_t>(size)});
+}
+
+absl::StatusOr<std::unique_ptr<ReadableFile>> PosixDisk::OpenToRead(const std::string& path) {
+  STARLING_ASSIGN_OR_RETURN(Descriptor file, Open(path, O_RDONLY, "read"));
+  struct stat info = {};
+  if (fstat(file.get(), &info) != 0) return FileError("cannot read " + path, errno);
+  if (!S_ISREG(info.st_mode)) return FileError("cannot read " + path, EISDIR);
+  posix_fadvise(file.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
+  return std::unique_ptr<ReadableFile>(std::make_unique<PosixReadableFile>(
+      std::move(file), static_cast<uint64_t>(info.st_size), path));
 }
 
 absl::StatusOr<std::unique_ptr<WritableFile>> PosixDisk::Create(const std::string& path) {

@@ -18,6 +18,7 @@ class PosixDisk final : public Disk {
   absl::StatusOr<std::string> Read(const std::string& path) override;
   // The file stays mapped, read-only, as long as a Blob of it lives, also when its name is gone.
   absl::StatusOr<Blob> Map(const std::string& path) override;
+  absl::StatusOr<std::unique_ptr<ReadableFile>> OpenToRead(const std::string& path) override;
   absl::StatusOr<std::unique_ptr<WritableFile>> Create(const std::string& path) override;
   absl::StatusOr<std::unique_ptr<WritableFile>> OpenForAppend(const std::string& path) override;
   absl::StatusOr<uint64_t> FileSize(const std::string& path) override;

@@ -14,15 +14,14 @@ constexpr absl::Duration kLongestHold = absl::Seconds(1);
 
 }  // namespace
 
-Saver::Saver(Env* env, Files* files, Swarm* swarm, Endpoint self, CheckpointStore store,
-             int64_t keep, std::vector<StageLayout> layouts, int64_t keep_every)
-    : env_(env),
+Saver::Saver(Options options, Env* env, Files* files, Swarm* swarm, Endpoint self,
+             std::vector<StageLayout> layouts)
+    : options_(std::move(options)),
+      env_(env),
       files_(files),
       swarm_(swarm),
       self_(std::move(self)),
-      store_(std::move(store)),
-      keep_(static_cast<uint64_t>(keep)),
-      keep_every_(static_cast<uint64_t>(keep_every)),
+      store_(options_.folder),
       layouts_(std::move(layouts)) {}
 
 void Saver::Begin(CheckpointMeta meta, std::function<void()> changed, OnSaved done) {
@@ -33,25 +32,106 @@ void Saver::Begin(CheckpointMeta meta, std::function<void()> changed, OnSaved do
   held_ = true;
   writing_ = std::make_shared<Writing>(Writing{store_, {}, {}, absl::OkStatus()});
   writing_->shards.resize(layouts_.size());
+  for (uint32_t stage = 0; stage < layouts_.size(); ++stage) missing_[stage] = Download();
+  if (options_.config.store == StoreKind::kShared) {
+    BeginShared();
+  } else {
+    RunJob(
+        [meta = meta_](Disk& disk, Writing& writing) -> absl::Status {
+          STARLING_ASSIGN_OR_RETURN(writing.staging, writing.store.Begin(disk, meta));
+          return absl::OkStatus();
+        },
+        [] {});
+  }
+  FetchMissing();
+}
+
+// Snapshots are asked for at once, so that the steps need not wait for the disk. Late writers of an
+// earlier save may be at work: each save has a folder of its own.
+void Saver::BeginShared() {
+  const uint64_t save = env_->Random();
+  ShardOrders::Events events;
+  events.changed = [this] { TellIfNoLongerHeld(); };
+  events.written = [this](StageId stage, Shard shard, const std::string& writer) {
+    OnShardWritten(stage, std::move(shard), writer);
+  };
+  events.failed = [this](absl::Status status) {
+    GiveUp(std::move(status));
+    TellIfNoLongerHeld();
+  };
+  orders_ = std::make_unique<ShardOrders>(swarm_, meta_.era, meta_.version, save, &layouts_,
+                                          std::move(events));
+  auto staging = std::make_shared<Staging>();
   RunJob(
-      [meta = meta_](Disk& disk, Writing& writing) -> absl::Status {
-        STARLING_ASSIGN_OR_RETURN(writing.staging, writing.store.Begin(disk, meta));
+      [meta = meta_, save, staging](Disk& disk, Writing& writing) -> absl::Status {
+        STARLING_ASSIGN_OR_RETURN(writing.staging,
+                                  writing.store.Begin(disk, meta, absl::StrCat(absl::Hex(save))));
+        *staging = writing.staging;
         return absl::OkStatus();
       },
+      [this, staging] { OnFolder(*staging); });
+}
+
+void Saver::OnFolder(const Staging& staging) {
+  if (orders_ == nullptr) return;
+  if (!staging.already_published) {
+    return orders_->OnFolder(options_.shared_as + staging.path.substr(options_.folder.size()));
+  }
+  orders_.reset();
+  missing_.clear();
+  env_->Cancel(retry_);
+  Publish();
+  TellIfNoLongerHeld();
+}
+
+void Saver::OnShardWritten(StageId stage, Shard shard, const std::string& writer) {
+  RunJob(
+      [stage, shard = std::move(shard), writer](Disk& disk, Writing& writing) -> absl::Status {
+        const absl::Status seen = CheckFiles(disk, writing.staging.path, shard.files);
+        writing.shards[Value(stage)] = shard;
+        if (seen.ok()) return seen;
+        return absl::DataLossError(
+            absl::StrCat("replica ", writer, " of stage ", Value(stage),
+                         " says that its part is written, but it is not to be seen from here: ",
+                         seen.message()));
+      },
       [] {});
-  for (uint32_t stage = 0; stage < layouts_.size(); ++stage) missing_[stage] = Download();
-  FetchMissing();
+  missing_.erase(Value(stage));
+  if (!missing_.empty()) return;
+  orders_.reset();
+  env_->Cancel(retry_);
+  Publish();
+  TellIfNoLongerHeld();
 }
 
 bool Saver::holds() const {
   if (!fetching() || env_->Now() - begun_ >= kLongestHold) return false;
+  if (orders_ != nullptr) return orders_->holds();
   for (const auto& [stage, download] : missing_) {
     if (download.fetcher == nullptr || download.fetcher->progress().total_bytes == 0) return true;
   }
   return false;
 }
 
+void Saver::TellIfNoLongerHeld() {
+  if (!held_ || holds()) return;
+  held_ = false;
+  changed_();
+}
+
 void Saver::FetchMissing() {
+  const bool to_be_had = orders_ != nullptr ? orders_->Look() : Look();
+  env_->Cancel(retry_);
+  if (!to_be_had) {
+    GiveUp(absl::AbortedError("the replicas have gone on without giving this version"));
+  } else if (fetching()) {
+    retry_ = env_->Schedule(kLookAgain, [this] { FetchMissing(); });
+  }
+  TellIfNoLongerHeld();
+}
+
+// False: some stage's replicas have all gone on.
+bool Saver::Look() {
   bool moved_on = false;
   for (auto& [stage, download] : missing_) {
     FetchStage(StageId{stage}, &download);
@@ -61,16 +141,7 @@ void Saver::FetchMissing() {
       moved_on = moved_on || (state.era == meta_.era && state.version > meta_.version);
     }
   }
-  env_->Cancel(retry_);
-  if (moved_on) {
-    GiveUp(absl::AbortedError("the replicas have gone on without giving this version"));
-  } else if (fetching()) {
-    retry_ = env_->Schedule(kLookAgain, [this] { FetchMissing(); });
-  }
-  if (held_ && !holds()) {
-    held_ = false;
-    changed_();
-  }
+  return !moved_on;
 }
 
 // From all that are at the version; more may come to it.
@@ -122,6 +193,7 @@ void Saver::OnFetched(StageId stage, absl::StatusOr<Blob> state) {
 }
 
 void Saver::OnFenced(const Endpoint& address) {
+  if (orders_ != nullptr) orders_->OnFenced(address);
   for (auto& [stage, download] : missing_) {
     if (download.fetcher != nullptr) download.fetcher->RemoveDonor(address, "it is gone");
   }
@@ -132,6 +204,7 @@ void Saver::Abandon() {
 }
 
 void Saver::GiveUp(absl::Status status) {
+  orders_.reset();
   missing_.clear();
   env_->Cancel(retry_);
   RunJob([status](Disk&, Writing&) { return status; }, [] {});
@@ -171,7 +244,9 @@ void Saver::WriteStage(StageId stage, Blob state) {
 
 void Saver::Publish() {
   RunJob(
-      [keep = keep_, keep_every = keep_every_](Disk& disk, Writing& writing) -> absl::Status {
+      [keep = static_cast<uint64_t>(options_.config.keep),
+       keep_every = static_cast<uint64_t>(options_.config.keep_every)](
+          Disk& disk, Writing& writing) -> absl::Status {
         if (!writing.staging.already_published) {
           STARLING_RETURN_IF_ERROR(writing.store.Publish(disk, writing.staging, writing.shards));
         }
@@ -184,6 +259,7 @@ void Saver::Publish() {
 
 void Saver::OnFailed(absl::Status status) {
   const std::function<void()> changed = std::exchange(held_, false) ? changed_ : [] {};
+  orders_.reset();
   missing_.clear();
   env_->Cancel(retry_);
   Finish(std::move(status));

@@ -43,9 +43,11 @@ Trainer::Trainer(Options options, Env* env, Transport* transport, Files* files,
       detector_(FailureDetector::Options{options_.config.swarm.dead_after,
                                          options_.config.swarm.heartbeat}),
       log_(files, options_.run_directory + "/decisions.jsonl"),
-      saver_(env, files, &swarm_, self_, CheckpointStore(options_.run_directory + "/checkpoints"),
-             options_.config.checkpoint.keep, options_.layouts,
-             options_.config.checkpoint.keep_every),
+      saver_({options_.config.checkpoint, options_.run_directory + "/checkpoints",
+              (options_.shared_directory.empty() ? options_.run_directory
+                                                 : options_.shared_directory) +
+                  "/checkpoints"},
+             env, files, &swarm_, self_, options_.layouts),
       record_number_(options_.last_record),
       base_(options_.start),
       base_donor_(

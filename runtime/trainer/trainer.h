@@ -57,6 +57,8 @@ class Trainer : public TransportHandler {
     RunConfig config;
     std::string config_toml;    // what joiners get
     std::string run_directory;  // holds decisions.jsonl and checkpoints/
+    // The same as replicas that write checkpoints themselves see it; empty: as here.
+    std::string shared_directory;
     RunId run{0};
     Epoch epoch{1};            // greater than any before in this run
     Era era{1};                // likewise

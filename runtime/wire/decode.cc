@@ -231,6 +231,12 @@ class Decoder {
     to->contested = from.getContested();
   }
 
+  void Get(schema::ShardFile::Reader from, ShardFile* to) {
+    Get(from.getName(), &to->name);
+    to->bytes = from.getBytes();
+    Get(from.getHash(), &to->hash);
+  }
+
   // --- bodies ---
 
   void Get(schema::HeldResult::Reader from, HeldResult* to) {
@@ -377,6 +383,20 @@ class Decoder {
     GetList(from.getWorks(), &to->works);
   }
 
+  void Get(schema::SaveShard::Reader from, SaveShard* to) {
+    GetEnum(from.getOrder(), ShardOrder::kRelease, "order for a shard", &to->order);
+    to->save = from.getSave();
+    to->stage = static_cast<StageId>(from.getStage());
+    Get(from.getState(), &to->state);
+    Get(from.getFolder(), &to->folder);
+  }
+
+  void Get(schema::ShardSaved::Reader from, ShardSaved* to) {
+    GetCode(from.getCode(), &to->code);
+    Get(from.getError(), &to->error);
+    GetList(from.getFiles(), &to->files);
+  }
+
   void Get(schema::Backward::Reader from, Backward* to) {
     Get(from.getWork(), &to->work);
     GetTensor(from.getGradient(), &to->gradient);
@@ -510,6 +530,8 @@ void Decoder::GetBody(schema::Envelope::Body::Reader from, MessageBody* to) {
     STARLING_BODY(BEHIND, Behind)
     STARLING_BODY(CLAIM, Claim)
     STARLING_BODY(RESEND, Resend)
+    STARLING_BODY(SAVE_SHARD, SaveShard)
+    STARLING_BODY(SHARD_SAVED, ShardSaved)
 #undef STARLING_BODY
   }
   Fail(absl::InvalidArgumentError("unknown kind of message " +

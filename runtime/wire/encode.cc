@@ -195,6 +195,12 @@ void Put(const ResendWork& from, schema::ResendWork::Builder to) {
   to.setContested(from.contested);
 }
 
+void Put(const ShardFile& from, schema::ShardFile::Builder to) {
+  to.setName(TextOf(from.name));
+  to.setBytes(from.bytes);
+  Put(from.hash, to.initHash());
+}
+
 // --- bodies --------------------------------------------------------------------------------------
 
 // Writes the body of the kind it is called with.
@@ -353,6 +359,22 @@ class BodyWriter {
     auto to = body_.initResend();
     to.setNumber(from.number);
     STARLING_PUT_LIST(from.works, to, initWorks);
+  }
+
+  void operator()(const SaveShard& from) {
+    auto to = body_.initSaveShard();
+    to.setOrder(static_cast<uint8_t>(from.order));
+    to.setSave(from.save);
+    to.setStage(Value(from.stage));
+    Put(from.state, to.initState());
+    to.setFolder(TextOf(from.folder));
+  }
+
+  void operator()(const ShardSaved& from) {
+    auto to = body_.initShardSaved();
+    to.setCode(CodeOf(from.code));
+    to.setError(TextOf(from.error));
+    STARLING_PUT_LIST(from.files, to, initFiles);
   }
 
   void operator()(const Backward& from) {

@@ -41,6 +41,8 @@ struct KindName {
   const char* operator()(const Behind&) const { return "Behind"; }
   const char* operator()(const Claim&) const { return "Claim"; }
   const char* operator()(const Resend&) const { return "Resend"; }
+  const char* operator()(const SaveShard&) const { return "SaveShard"; }
+  const char* operator()(const ShardSaved&) const { return "ShardSaved"; }
 };
 
 }  // namespace

@@ -232,6 +232,36 @@ struct Chunk {
   Blob bytes;  // u8
 };
 
+// What a replica is to do with its state for a checkpoint: keep a snapshot of it, write that, or
+// let go of it.
+enum class ShardOrder : uint8_t { kHold = 0, kWrite = 1, kRelease = 2 };
+
+// trainer -> replica: your stage's part of a checkpoint, which you write yourself
+// (checkpoint.store = "shared"). A replica holds one snapshot: that of the newest save it heard of.
+// Answered by ShardSaved, kRelease not at all.
+struct SaveShard {
+  ShardOrder order = ShardOrder::kHold;
+  uint64_t save = 0;  // names the attempt
+  StageId stage{0};
+  StateName state;
+  std::string folder;  // kWrite: absolute; it exists
+};
+
+struct ShardFile {
+  std::string name;
+  uint64_t bytes = 0;
+  Hash128 hash;  // of all of them
+};
+
+// replica -> trainer, reply to SaveShard: the snapshot is held; or the files are written and
+// synced.
+struct ShardSaved {
+  // aborted: it has not got that state (any more); else what its disk says.
+  absl::StatusCode code = absl::StatusCode::kOk;
+  std::string error;
+  std::vector<ShardFile> files;  // kWrite
+};
+
 // --- a microbatch's way ---
 
 // Where a path that is being mended meets what is left of another: `holder` serves `stage` and has
@@ -500,7 +530,8 @@ using MessageBody =
     std::variant<Hello, Welcome, Refused, Heartbeat, Leave, Stop, View, LoadState, Loaded, Fetch,
                  Chunk, Forward, Backward, Notice, Cancel, Fence, FenceAck, Seal, Sealed, Reduce,
                  Piece, Result, Reduced, Apply, Applied, StatusRequest, StatusReply, Ack,
-                 FetchIndex, ChunkIndex, Muster, MusterReply, Order, MoveTo, Behind, Claim, Resend>;
+                 FetchIndex, ChunkIndex, Muster, MusterReply, Order, MoveTo, Behind, Claim, Resend,
+                 SaveShard, ShardSaved>;
 
 struct Message {
   RunId run{0};  // 0: not known yet (Hello, StatusRequest)

@@ -60,6 +60,8 @@ struct Envelope {
     behind @44 :Behind;
     claim @45 :Claim;
     resend @46 :Resend;
+    saveShard @47 :SaveShard;
+    shardSaved @48 :ShardSaved;
   }
 }
 
@@ -316,6 +318,26 @@ struct Chunk {
   offsetBytes @2 :UInt64;
   totalBytes @3 :UInt64;
   bytes @4 :Tensor;
+}
+
+struct SaveShard {
+  order @0 :UInt8;  # 0 hold, 1 write, 2 release
+  save @1 :UInt64;
+  stage @2 :UInt32;
+  state @3 :StateName;
+  folder @4 :Text;
+}
+
+struct ShardFile {
+  name @0 :Text;
+  bytes @1 :UInt64;
+  hash @2 :Hash;
+}
+
+struct ShardSaved {
+  code @0 :UInt8;
+  error @1 :Text;
+  files @2 :List(ShardFile);
 }
 
 # --- a microbatch's way --------------------------------------------------------------------------

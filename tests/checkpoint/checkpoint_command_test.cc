@@ -99,14 +99,18 @@ TEST_F(CheckpointCommandTest, VerifyNamesForeignFilesAndCheckpointsOfAnotherRun)
 
 TEST_F(CheckpointCommandTest, GcKeepsWhatTheConfigurationSays) {
   std::filesystem::create_directory(Folder() + "/tmp-step-00000060");
+  // Of a replica that died while it wrote its part (checkpoint.store = "shared").
+  std::filesystem::create_directory(Folder() + "/tmp-step-00000070.9f3c");
+  WriteFileText(Folder() + "/tmp-step-00000070.9f3c/.optimizer-00001.safetensors.w1x4", "torn");
   const Finished dry = Checkpoint({"gc", Run(), "--dry-run"});
   EXPECT_EQ(dry.exit_code, 0) << dry.errors;
   EXPECT_THAT(
       dry.output,
       AllOf(HasSubstr("would remove step-00000000\n"), HasSubstr("would remove step-00000010\n"),
             HasSubstr("would remove step-00000030\n"), HasSubstr("would remove tmp-step-00000060"),
+            HasSubstr("would remove tmp-step-00000070.9f3c"),
             HasSubstr("would remove 3 checkpoints"), Not(HasSubstr("step-00000020"))));
-  EXPECT_EQ(Names().size(), 7u);
+  EXPECT_EQ(Names().size(), 8u);
   const Finished end = Checkpoint({"gc", Run()});
   EXPECT_EQ(end.exit_code, 0) << end.errors;
   EXPECT_THAT(end.output, HasSubstr("removed 3 checkpoints"));

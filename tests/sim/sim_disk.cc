@@ -49,6 +49,8 @@ class SimWritableFile : public WritableFile {
     return absl::OkStatus();
   }
 
+  void Forget() { file_->bytes = file_->durable_bytes; }
+
  private:
   absl::Status Alive() const {
     if (handle_ == disk_->handles_) return absl::OkStatus();
@@ -60,6 +62,8 @@ class SimWritableFile : public WritableFile {
   const std::string path_;
   const uint64_t handle_;
 };
+
+void SimDisk::Forget(WritableFile* file) { static_cast<SimWritableFile*>(file)->Forget(); }
 
 SimDisk::SimDisk() : root_(std::make_shared<Node>()) { root_->folder = true; }
 
@@ -326,7 +330,7 @@ std::string SimDisk::Contents() const {
   return out;
 }
 
-SimFiles::SimFiles(Scheduler* scheduler, NodeId node, SimDisk* disk, absl::Duration max_delay,
+SimFiles::SimFiles(Scheduler* scheduler, NodeId node, Disk* disk, absl::Duration max_delay,
                    uint64_t seed)
     : scheduler_(scheduler), node_(node), disk_(disk), max_delay_(max_delay), rng_(seed) {}
 

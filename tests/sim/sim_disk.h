@@ -61,6 +61,9 @@ class SimDisk : public Disk {
     budget_folder_ = std::move(folder);
   }
   void LiftBudget() { budget_bytes_ = std::numeric_limits<uint64_t>::max(); }
+  // Of one of its open files, what was written since its Sync: as when one of several machines that
+  // share the disk dies.
+  static void Forget(WritableFile* file);
   // The process that met CutPowerAfter was killed there instead: nothing is forgotten.
   void Revive();
   // The disk as a crash now may leave it. `choose(n)` draws each choice from [0, n): 0 forgets the
@@ -121,8 +124,7 @@ class SimDisk : public Disk {
 class SimFiles : public Files {
  public:
   // All outlive it. Each job takes a draw from [0, max_delay).
-  SimFiles(Scheduler* scheduler, NodeId node, SimDisk* disk, absl::Duration max_delay,
-           uint64_t seed);
+  SimFiles(Scheduler* scheduler, NodeId node, Disk* disk, absl::Duration max_delay, uint64_t seed);
 
   void Run(std::function<absl::Status(Disk&)> job, std::function<void(absl::Status)> done) override;
   void Stop() { stopped_ = true; }
@@ -136,7 +138,7 @@ class SimFiles : public Files {
 
   Scheduler* const scheduler_;
   const NodeId node_;
-  SimDisk* const disk_;
+  Disk* const disk_;
   const absl::Duration max_delay_;
   Rng rng_;
   std::deque<Job> jobs_;  // the front one runs

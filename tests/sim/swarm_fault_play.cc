@@ -151,6 +151,9 @@ std::vector<NodeId> SwarmWorld::FindCore() {
       const Peer::Look look = checkers_.LookOf(peer);
       if (!look.serving || Value(look.stage) != stage || look.era != trainer->swarm().era())
         continue;
+      // One that is about to leave its stage, or to move, is none to rely on.
+      const auto known = trainer->swarm().replicas().find(look.self);
+      if (known == trainer->swarm().replicas().end() || known->second.member.draining) continue;
       if (look.version == trainer->version()) able.push_back(peer);
     }
     if (able.empty()) return {};

@@ -10,6 +10,7 @@
 #include "runtime/trainer/decision_log.h"
 #include "runtime/trainer/epoch_store.h"
 #include "runtime/wire/wire.h"
+#include "tests/sim/shared_disk.h"
 
 namespace starling::sim {
 namespace {
@@ -65,6 +66,7 @@ RunConfig ConfigOf(const SwarmOptions& options) {
   config.swarm.rebalance = options.rebalance;
   config.local.replicas = {options.replicas};
   config.checkpoint.every = options.checkpoint_every;
+  if (options.shared_store) config.checkpoint.store = StoreKind::kShared;
   return config;
 }
 
@@ -123,6 +125,11 @@ SwarmOptions SwarmOptions::Drawn(uint64_t seed, const FaultSet& allowed) {
   for (uint64_t i = 0; i < count && !kinds.empty(); ++i) {
     options.more_faults.push_back(kinds[rng.Below(kinds.size())]);
   }
+  Rng store(MixAll(seed, 0x73746f7265ULL));
+  options.shared_store = store.Chance(0.25);
+  if (options.shared_store && allowed.Has(FaultKind::kCrash)) {
+    options.writer_deaths = static_cast<uint32_t>(store.Below(4));
+  }
   return options;
 }
 
@@ -135,6 +142,7 @@ std::string SwarmOptions::ToString() const {
   if (log_budget < (1 << 20)) absl::StrAppend(&text, ", logs of ", log_budget, " bytes");
   if (trainer_restarts > 0) absl::StrAppend(&text, ", trainer restarts ", trainer_restarts);
   for (FaultKind kind : more_faults) absl::StrAppend(&text, ", ", sim::ToString(kind));
+  if (shared_store) absl::StrAppend(&text, ", shared store, ", writer_deaths, " writers die");
   if (liveness) absl::StrAppend(&text, ", then only a core left");
   return text;
 }
@@ -156,10 +164,14 @@ class SwarmWorld::TrainerProcess : public Process {
 
 class SwarmWorld::PeerProcess : public Process {
  public:
-  PeerProcess(Peer::Options options, NodeContext& node, std::vector<SimStage> stages,
+  // `disk`: what it writes checkpoints to.
+  PeerProcess(Peer::Options options, NodeContext& node, SimDisk* disk, std::vector<SimStage> stages,
               SwarmCheckers* checkers)
-      : peer_(
-            std::move(options), &node.env, &node.transport,
+      : disk_(disk),
+        files_(&node.world.scheduler(), node.id, &disk_, node.world.options().disk_delay,
+               MixAll(Value(options.id), 0x66696c6573ULL)),
+        peer_(
+            WithFiles(std::move(options), stages), &node.env, &node.transport,
             [&node, stages](const RunConfig&,
                             StageId stage) -> absl::StatusOr<std::unique_ptr<Compute>> {
               return node.MakeCompute(stages[Value(stage)]);
@@ -177,9 +189,21 @@ class SwarmWorld::PeerProcess : public Process {
             }) {
     peer_.Start();
   }
+  ~PeerProcess() override { files_.Stop(); }
   Peer& peer() { return peer_; }
+  SharedDisk& disk() { return disk_; }
 
  private:
+  Peer::Options WithFiles(Peer::Options options, std::vector<SimStage> stages) {
+    options.files = &files_;
+    options.layout_of = [stages = std::move(stages)](const RunConfig&, StageId stage) {
+      return stages[Value(stage)].layout;
+    };
+    return options;
+  }
+
+  SharedDisk disk_;
+  SimFiles files_;
   Peer peer_;
 };
 
@@ -284,6 +308,7 @@ SwarmWorld::SwarmWorld(SwarmOptions options)
   }
   DrawFaults();
   DrawMembership();
+  DrawWriterDeaths();
 }
 
 SwarmWorld::~SwarmWorld() = default;
@@ -302,7 +327,14 @@ NodeId SwarmWorld::AddPeer(uint32_t stage) {
     peer.trainer = world_.address(trainer_);
     peer.stage = StageId{stage};
     peer.host = context.name;
-    return std::make_unique<PeerProcess>(std::move(peer), context, stages_, &checkers_);
+    const bool strays = options_.stray != SwarmOptions::Stray::kNone && stage == 0;
+    auto process = std::make_unique<PeerProcess>(std::move(peer), context,
+                                                 strays ? &context.disk : &world_.disk(trainer_),
+                                                 stages_, &checkers_);
+    if (options_.stray == SwarmOptions::Stray::kOwnDiskWithSameFolders && strays) {
+      process->disk().HasEveryFolder();
+    }
+    return process;
   });
   peers_.push_back(*id);
   return *id;
@@ -316,6 +348,26 @@ void SwarmWorld::DrainPeer(NodeId peer, bool comes_back) {
   line.what = "SIGTERM";
   world_.trace().Line(world_.name(peer), line);
   process->peer().Drain("asked to leave");
+}
+
+void SwarmWorld::KillAsItWrites(NodeId peer, uint64_t changes) {
+  auto* process = static_cast<PeerProcess*>(world_.process(peer));
+  if (process == nullptr) return;
+  process->disk().DieAfter(changes, [this, peer] {
+    world_.Crash(peer, {false, false, false});
+    world_.Restart(peer, options_.restart_after, true);
+  });
+}
+
+void SwarmWorld::DrawWriterDeaths() {
+  Rng rng(MixAll(options_.world.seed, 0x777269746572ULL));
+  for (uint32_t i = 0; i < options_.writer_deaths; ++i) {
+    const NodeId peer = peers_[rng.Below(peers_.size())];
+    const uint64_t changes = rng.Below(40);
+    world_.At(absl::Milliseconds(rng.Below(4000)), [this, peer, changes] {
+      if (!checkers_.finished() && !core_only_) KillAsItWrites(peer, changes);
+    });
+  }
 }
 
 void SwarmWorld::GiveOrder(Order order) {

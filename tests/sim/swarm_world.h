@@ -47,6 +47,14 @@ struct SwarmOptions {
   bool liveness = false;
   uint32_t trainer_restarts = 0;  // drawn crashes of the trainer alone, which comes back
   int64_t verify_every = 0;       // swarm.verify_every
+  // checkpoint.store = "shared": the trainer's disk is everyone's. `writer_deaths`: drawn peers,
+  // each of which dies after a drawn number of changes that it makes to it.
+  bool shared_store = false;
+  uint32_t writer_deaths = 0;
+  // With shared_store, what stage 0's replicas have instead of it: a disk of their own, with or
+  // without the folders of those names.
+  enum class Stray : uint8_t { kNone, kOwnDisk, kOwnDiskWithSameFolders };
+  Stray stray = Stray::kNone;
   // A planted mistake: a restarted trainer does not know of the newest decision.
   bool forget_newest_decision = false;
 
@@ -77,6 +85,8 @@ class SwarmWorld {
   NodeId peer_node(uint32_t stage, uint32_t replica) const;
   // One more replica than configured, from now on.
   NodeId AddPeer(uint32_t stage);
+  // With shared_store: the peer dies when it has made so many more changes, and comes back.
+  void KillAsItWrites(NodeId peer, uint64_t changes);
   // SIGTERM: the peer leaves in order, and is not started again unless it is to come back.
   void DrainPeer(NodeId peer, bool comes_back = false);
   // `starling leave` and `starling pause`: the answer stands in order_answers() when it has come.
@@ -106,6 +116,7 @@ class SwarmWorld {
   std::vector<NodeId> FindCore();
   void KeepOnly(const std::vector<NodeId>& core);
   void DrawMembership();
+  void DrawWriterDeaths();
   std::unique_ptr<Process> MakeTrainer(NodeContext& node);
 
   const SwarmOptions options_;

@@ -17,6 +17,9 @@ class ForwardingDisk : public Disk {
 
   absl::StatusOr<std::string> Read(const std::string& path) override { return disk_->Read(path); }
   absl::StatusOr<Blob> Map(const std::string& path) override { return disk_->Map(path); }
+  absl::StatusOr<std::unique_ptr<ReadableFile>> OpenToRead(const std::string& path) override {
+    return disk_->OpenToRead(path);
+  }
   absl::StatusOr<std::unique_ptr<WritableFile>> Create(const std::string& path) override {
     return disk_->Create(path);
   }

@@ -2,17 +2,20 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/config/run_file.h"
 #include "runtime/reactor/posix_disk.h"
+#include "stages/initial_state.h"
 #include "tests/runtime/reactor/temporary_folder.h"
 #include "tests/testing/subprocess.h"
 
 namespace starling {
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -147,6 +150,26 @@ TEST_F(RunPlanTest, DamagedNewestCheckpointGivesWayToTheOneBefore) {
   ASSERT_TRUE(store.Prune(disk_, 1).ok());
   EXPECT_EQ(store.Newest(disk_)->version, Version{0});
   EXPECT_TRUE(disk_.Exists(run_ + "/checkpoints/damaged-step-00000005"));
+}
+
+TEST_F(RunPlanTest, CheckpointOfAnotherRunIsRefusedByName) {
+  RunPlan plan = Make();
+  plan.lock.reset();
+  CheckpointMeta foreign = plan.start_meta;
+  foreign.run = RunId{Value(plan.run) ^ 2};
+  foreign.version = Version{5};
+  std::vector<StagePart> parts;
+  for (const StageLayout& layout : plan.layouts) parts.push_back({layout, InitialState(layout, 1)});
+  CheckpointStore store(run_ + "/checkpoints");
+  ASSERT_TRUE(store.Save(disk_, foreign, parts).ok());
+  const absl::Status status = Reopen().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr(run_ + "/checkpoints/step-00000005 is of another run"),
+                    HasSubstr("move it away")));
+  // Moved away, the run goes on from its own.
+  ASSERT_TRUE(disk_.RemoveTree(run_ + "/checkpoints/step-00000005").ok());
+  EXPECT_TRUE(Reopen().ok());
 }
 
 TEST_F(RunPlanTest, FolderThatIsNoRunIsNotFound) {

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include <filesystem>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -34,6 +35,28 @@ TEST(PosixDisk, FullDiskIsResourceExhaustedAndNamed) {
   const absl::Status status = (*file)->Append("x", 1);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(status.message(), "cannot write /dev/full: no space left on device");
+}
+
+TEST(PosixDisk, FileThatIsCutShortWhileItIsReadIsDataLossAndNamed) {
+  PosixDisk disk;
+  TemporaryFolder folder;
+  const std::string path = folder.path() + "/file";
+  {
+    auto written = disk.Create(path);
+    ASSERT_TRUE(written.ok()) << written.status();
+    ASSERT_TRUE((*written)->Append(std::string(300000, 'x').data(), 300000).ok());
+  }
+  auto file = disk.OpenToRead(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ((*file)->size_bytes(), 300000u);
+  std::string bytes(200000, ' ');
+  ASSERT_TRUE((*file)->Read(100000, bytes.data(), bytes.size()).ok());
+  EXPECT_EQ(bytes, std::string(200000, 'x'));
+  std::filesystem::resize_file(path, 150000);
+  const absl::Status status = (*file)->Read(100000, bytes.data(), bytes.size());
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(path));
+  EXPECT_EQ(disk.OpenToRead(folder.path()).status().code(), absl::StatusCode::kInternal);
 }
 
 TEST(PosixDisk, FolderCannotBeReadOrMappedAsAFile) {
