@@ -42,19 +42,6 @@
 
 namespace starling {
 
-// Of int8 and int4. Stochastic: up with the probability of the fraction, drawn from the key, the
-// place of the block and the place in the block (counter-based, as dropout's masks are).
-enum class Rounding : uint8_t { kNearest = 0, kStochastic = 1 };
-
-struct Coding {
-  Encoding encoding = Encoding::kRaw;
-  Rounding rounding = Rounding::kNearest;
-  uint64_t key = 0;  // of stochastic rounding
-  // fp16 and bf16: numbers are multiplied by 2^scale_exponent before they are rounded, and divided
-  // by it when they are decoded, who must know it. -126 to 126; others: 0.
-  int scale_exponent = 0;
-};
-
 // Writes EncodedBytes(coding.encoding, values.size()) bytes to `out`, which may have any alignment
 // and does not overlap `values`.
 void Encode(const Coding& coding, absl::Span<const float> values, std::byte* out);
