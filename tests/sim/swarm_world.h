@@ -47,6 +47,9 @@ struct SwarmOptions {
   bool liveness = false;
   uint32_t trainer_restarts = 0;  // drawn crashes of the trainer alone, which comes back
   int64_t verify_every = 0;       // swarm.verify_every
+  // Boundaries in int8, rounded stochastically, and rounds in bf16. The virtual model's numbers are
+  // such that nothing is lost by it but in the gaps between tensors.
+  bool lossy = false;
   // A planted mistake: a restarted trainer does not know of the newest decision.
   bool forget_newest_decision = false;
 
