@@ -16,6 +16,7 @@ groups=(
   "base libraries, hashes|libabsl-dev libssl-dev libxxhash-dev"
   "command line, run files, logs, JSON|libcli11-dev libtomlplusplus-dev libspdlog-dev libfmt-dev nlohmann-json3-dev"
   "tests|libgtest-dev libgmock-dev"
+  "benchmarks of single paths|libbenchmark-dev"
 )
 
 say() { echo "install-packages: $*"; }

@@ -5,11 +5,13 @@
 
 #include "runtime/base/check.h"
 #include "runtime/base/planted.h"
+#include "runtime/base/rng.h"
 
 namespace starling {
 namespace {
 
 constexpr double kSmoothing = 0.1;
+constexpr uint64_t kCodingDomain = 0x636f6465ULL;  // "code"
 
 void Smooth(double* average, absl::Duration took) {
   const double seconds = absl::ToDoubleSeconds(took);
@@ -34,6 +36,8 @@ void StageServer::Reset(Version version) {
   next_segment_ = SegmentId{1};
   contested_segments_.clear();
   log_bytes_ = 0;
+  bytes_forward_ = 0;
+  bytes_backward_ = 0;
   device_busy_ = false;
   life_ = std::make_shared<bool>(true);
 }
@@ -135,6 +139,7 @@ absl::StatusCode StageServer::OnClaim(Incarnation from, const Claim& claim) {
     held.takers.push_back(taker);
   }
   if (held.phase == Phase::kDone) {
+    bytes_backward_ += held.input_gradient.size_bytes();
     links_->SendBackward(from, {{claim.work.id, claim.as}, held.input_gradient});
   }
   return absl::StatusCode::kOk;
@@ -243,6 +248,8 @@ void StageServer::OnSeal(Step step, Compute::Done<std::vector<SegmentSummary>> d
 
 void StageServer::OnVersion(Version version) {
   version_ = version;
+  bytes_forward_ = 0;
+  bytes_backward_ = 0;
   main_segment_ = SegmentId{0};
   next_segment_ = SegmentId{1};
   contested_segments_.clear();
@@ -321,6 +328,13 @@ bool StageServer::Log(uint64_t bytes) {
 
 // --- the device ------------------------------------------------------------------------
 
+Coding StageServer::CodingOf(const MicrobatchId& id, bool forward) const {
+  Coding coding = forward ? options_.forward : options_.backward;
+  coding.key = MixAll(kCodingDomain, options_.seed, Value(id.step), static_cast<uint64_t>(id.kind),
+                      id.index, Value(options_.stage), forward ? 0 : 1);
+  return coding;
+}
+
 StageServer::QueueKey StageServer::KeyOf(const WorkId& work, const Held& held) const {
   int order = held.phase == Phase::kBackwardQueued ? 1 : 2;
   if (held.forward.replay) order = 0;
@@ -353,6 +367,7 @@ void StageServer::StartForward(const WorkId& work, Held& held) {
   input.input = std::move(held.forward.input);
   if (last_stage()) input.targets = std::move(held.forward.targets);
   input.first_sequence = held.forward.first_sequence;
+  input.coding = CodingOf(work.id, true);
   compute_->Forward(std::move(input), [this, work, life = std::weak_ptr<bool>(life_)](
                                           absl::StatusOr<ForwardOutput> output) {
     if (!life.expired()) OnForwardDone(work, std::move(output));
@@ -411,6 +426,7 @@ void StageServer::StartBackward(const WorkId& work, Held& held) {
   input.gradient = std::move(held.gradient);
   if (held.adds) input.segment = SegmentFor(held);
   input.want_input_gradient = held.gradient_wanted;
+  input.coding = CodingOf(work.id, false);
   compute_->Backward(std::move(input), [this, work, life = std::weak_ptr<bool>(life_)](
                                            absl::StatusOr<BackwardOutput> output) {
     if (!life.expired()) OnBackwardDone(work, std::move(output));
@@ -429,6 +445,7 @@ void StageServer::OnBackwardDone(const WorkId& work, absl::StatusOr<BackwardOutp
     Held& held = it->second;
     for (const Party& taker : held.takers) {
       if (fenced_.count(taker.replica) > 0) continue;
+      bytes_backward_ += output->input_gradient.size_bytes();
       links_->SendBackward(taker.replica, {{work.id, taker.attempt}, output->input_gradient});
     }
     if (held.gradient_wanted && Log(output->input_gradient.size_bytes())) {
@@ -458,6 +475,7 @@ void StageServer::Offer(const WorkId& work, Held& held) {
   forward.until = route.until;
   forward.gradient_wanted = NeedsGradient(held) && held.phase == Phase::kAwaiting;
   forward.input = held.output;
+  if (work.id.kind == WorkKind::kTrain) bytes_forward_ += held.output.size_bytes();
   held.sources.push_back({*to, route.attempt});
   held.charged.push_back(*to);
   links_->SendForward(*to, std::move(forward),

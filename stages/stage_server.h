@@ -11,6 +11,10 @@
 // the gap sends its output on again, and the one behind the gap gives its gradient to whoever
 // claims it (OnClaim). It never sends anything a second time by itself once it was accepted.
 //
+// Boundaries are encoded where they are computed, and kept and sent as they then are. The key of a
+// stochastic rounding names the microbatch and not the attempt: who computes it again sends the
+// same bits.
+//
 // Uncontested work is added to the main segment. Contested work, which a slow replica may add too,
 // goes to segments of its own, one for each microbatch, of which there are a bounded number.
 //
@@ -70,6 +74,9 @@ class StageServer {
     uint32_t slots = 64;                            // open microbatches it accepts of one step
     uint64_t log_budget_bytes = uint64_t{1} << 30;  // of the boundary log
     uint32_t contested = 4;                         // contested microbatches it accepts of one step
+    Coding forward;                                 // of outputs; the key is made of the seed
+    Coding backward;                                // of gradients
+    uint64_t seed = 0;
   };
   struct Counters {
     uint64_t not_logged = 0;        // boundaries that did not fit into the budget
@@ -104,6 +111,9 @@ class StageServer {
   void VisitBuffers(const BufferVisitor& visit) const;
   const Counters& counters() const { return counters_; }
   uint64_t log_bytes() const { return log_bytes_; }
+  // Bytes of boundaries sent for training since the version last moved, as encoded.
+  uint64_t bytes_forward() const { return bytes_forward_; }
+  uint64_t bytes_backward() const { return bytes_backward_; }
 
  private:
   enum class Phase : uint8_t {
@@ -171,6 +181,7 @@ class StageServer {
   bool CanGive(const Held& held) const;
   absl::StatusCode Admit(const Forward& forward) const;
 
+  Coding CodingOf(const MicrobatchId& id, bool forward) const;
   QueueKey KeyOf(const WorkId& work, const Held& held) const;
   void Enqueue(const WorkId& work, Held& held, Phase phase);
   void RunNext();
@@ -215,6 +226,8 @@ class StageServer {
   SegmentId next_segment_{1};
   std::set<SegmentId> contested_segments_;
   uint64_t log_bytes_ = 0;
+  uint64_t bytes_forward_ = 0;
+  uint64_t bytes_backward_ = 0;
   Counters counters_;
   double forward_s_ = 0;  // smoothed device time of one microbatch
   double backward_s_ = 0;

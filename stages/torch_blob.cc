@@ -12,6 +12,7 @@
 namespace starling {
 
 at::Tensor TensorOver(const Blob& blob) {
+  STARLING_CHECK(!blob.encoded());
   STARLING_CHECK(blob.dtype() == DType::kF32 || blob.dtype() == DType::kI32);
   if (reinterpret_cast<uintptr_t>(blob.data()) % SizeOf(blob.dtype()) != 0) {
     return TensorOver(Blob::CopyOf(blob.data(), blob.dtype(), blob.shape()));

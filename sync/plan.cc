@@ -9,6 +9,8 @@
 namespace starling {
 namespace {
 
+constexpr int kMostExponent = 62;
+
 absl::Status CheckParts(const RoundPlan& plan, int64_t size) {
   if (size <= 0) return absl::InvalidArgumentError("a round over no elements");
   int64_t next = 0;
@@ -101,7 +103,20 @@ std::vector<RoundPart> KeepParts(const RoundPlan& before,
   return parts;
 }
 
+int MeanExponent(int64_t tokens) {
+  STARLING_CHECK_GT(tokens, 0);
+  int exponent = 0;
+  while (exponent > -kMostExponent && (tokens >> -exponent) > 1) --exponent;
+  return exponent;
+}
+
 absl::Status CheckPlan(const RoundPlan& plan, int64_t size, Incarnation self) {
+  const bool known = plan.encoding == Encoding::kRaw || plan.encoding == Encoding::kF16 ||
+                     plan.encoding == Encoding::kBF16;
+  if (!known || plan.scale_exponent < -kMostExponent || plan.scale_exponent > kMostExponent) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("a round in %s times 2^%d", ToString(plan.encoding), plan.scale_exponent));
+  }
   if (absl::Status status = CheckParts(plan, size); !status.ok()) return status;
   return CheckMembers(plan, self);
 }

@@ -26,10 +26,15 @@ std::vector<RoundPart> EqualParts(int64_t size, uint32_t owners);
 std::vector<RoundPart> KeepParts(const RoundPlan& before,
                                  const std::vector<RoundMemberPlan>& members);
 
+// The exponent of the least power of two that is at least 1 / `tokens`: times it, a sum of
+// gradients over so many tokens is about as large as a mean over them, which 16 bits hold. `tokens`
+// at least 1.
+int MeanExponent(int64_t tokens);
+
 // Whether `self` can follow `plan` over a run of `size` elements. Invalid argument, with what is
 // wrong: a run or a part without elements, parts that do not follow one another from 0 to `size`,
 // an owner who is no member, a member twice, a segment twice in one member, `self` not among the
-// members, or nobody who contributes.
+// members, nobody who contributes, or an encoding or scale that is not for rounds.
 absl::Status CheckPlan(const RoundPlan& plan, int64_t size, Incarnation self);
 
 }  // namespace starling

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/types/span.h"
+#include "codec/codec.h"
 #include "runtime/base/check.h"
 #include "runtime/base/planted.h"
 #include "sync/square_norm.h"
@@ -23,14 +24,14 @@ void Accumulate(const float* __restrict b, float* __restrict out, size_t count) 
   for (size_t i = 0; i < count; ++i) out[i] += b[i];
 }
 
-absl::Status CheckData(const Blob& data, const RoundPart& part) {
+absl::Status CheckData(const Blob& data, const RoundPart& part, Encoding encoding) {
   const bool flat = data.shape().size() == 1 && data.shape()[0] == part.count;
-  if (data.dtype() != DType::kF32 || !flat) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("data of a part is %s of %d elements, expected f32 [%d]",
-                        ToString(data.dtype()), data.element_count(), part.count));
+  if (data.dtype() != DType::kF32 || !flat || data.encoding() != encoding) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "data of a part is %s %s of %d elements, expected %s f32 [%d]", ToString(data.encoding()),
+        ToString(data.dtype()), data.element_count(), ToString(encoding), part.count));
   }
-  if (reinterpret_cast<uintptr_t>(data.data()) % alignof(float) != 0) {
+  if (!data.encoded() && reinterpret_cast<uintptr_t>(data.data()) % alignof(float) != 0) {
     return absl::InvalidArgumentError("data of a part is not aligned to its elements");
   }
   return absl::OkStatus();
@@ -84,7 +85,7 @@ std::vector<RoundSend> RoundMember::Contribute(SegmentSum own) {
   for (uint32_t i = 0; i < parts; ++i) {
     const uint32_t number = (self_ + 1 + i) % parts;
     const RoundPart& part = plan_.parts[number];
-    Piece piece{plan_.id, number, own.lane, own.gradient.Slice(part.begin, part.count),
+    Piece piece{plan_.id, number, own.lane, Coded(own.gradient.Slice(part.begin, part.count)),
                 plan_.members[self_].segments};
     if (part.owner == self_) {
       for (RoundSend& send : AddPiece(number, place->second, piece))
@@ -112,14 +113,16 @@ absl::Status RoundMember::OnResult(Incarnation from, const Result& result) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "result of part %d from %s, who does not own it", result.part, ToString(from)));
   }
-  if (absl::Status status = CheckData(result.data, part); !status.ok()) return status;
+  if (absl::Status status = CheckData(result.data, part, plan_.encoding); !status.ok())
+    return status;
   const std::optional<PartResult>& known = results_[result.part];
   if (!known) {
-    SetResult(result.part, result.lane, result.data);
+    SetResult(result.part, result.lane, Decoded(result.data));
     return absl::OkStatus();
   }
+  const Blob again = Decoded(result.data);
   if (known->lane == result.lane &&
-      std::memcmp(known->data.data(), result.data.data(), known->data.size_bytes()) == 0) {
+      std::memcmp(known->data.data(), again.data(), known->data.size_bytes()) == 0) {
     return absl::OkStatus();
   }
   conflict_ = absl::DataLossError(
@@ -189,7 +192,7 @@ absl::Status RoundMember::CheckPiece(Incarnation from, const Piece& piece) const
     return absl::InvalidArgumentError("a piece from " + ToString(from) +
                                       ", who has nothing to send here");
   }
-  return CheckData(piece.data, plan_.parts[piece.part]);
+  return CheckData(piece.data, plan_.parts[piece.part], plan_.encoding);
 }
 
 std::vector<RoundSend> RoundMember::AddPiece(uint32_t part, uint32_t place, const Piece& piece) {
@@ -208,13 +211,27 @@ std::vector<RoundSend> RoundMember::AddPiece(uint32_t part, uint32_t place, cons
   return sends;
 }
 
+Blob RoundMember::Coded(const Blob& values) const {
+  Coding coding;
+  coding.encoding = plan_.encoding;
+  coding.scale_exponent = plan_.scale_exponent;
+  return EncodeBlob(values, coding);
+}
+
+Blob RoundMember::Decoded(const Blob& data) const {
+  absl::StatusOr<Blob> values = DecodeBlob(data, plan_.scale_exponent);
+  STARLING_CHECK(values.ok());  // CheckData has seen it
+  return *std::move(values);
+}
+
 // The gradient and its lane, always together.
 void RoundMember::AddNext(Sum* sum, const Piece& piece) {
-  const absl::Span<const float> values = piece.data.As<float>();
+  const Blob data = Decoded(piece.data);
+  const absl::Span<const float> values = data.As<float>();
   if (sum->added == 0) {
-    sum->first = piece.data;
+    sum->first = data;
   } else if (sum->added == 1) {
-    sum->total = MutableBlob::Uninitialized(DType::kF32, piece.data.shape());
+    sum->total = MutableBlob::Uninitialized(DType::kF32, data.shape());
     AddInto(sum->first.As<float>().data(), values.data(), sum->total->As<float>().data(),
             values.size());
     sum->first = Blob();
@@ -226,8 +243,8 @@ void RoundMember::AddNext(Sum* sum, const Piece& piece) {
 }
 
 std::vector<RoundSend> RoundMember::FinishPart(uint32_t part, Sum* sum) {
-  Blob data = sum->total ? std::move(*sum->total).Freeze() : sum->first;
-  SetResult(part, sum->lane, data);
+  const Blob data = Coded(sum->total ? std::move(*sum->total).Freeze() : sum->first);
+  SetResult(part, sum->lane, Decoded(data));
   std::vector<RoundSend> sends;
   const uint32_t members = static_cast<uint32_t>(plan_.members.size());
   for (uint32_t i = 1; i < members; ++i) {

@@ -5,6 +5,9 @@
 // members and sends the result to all. Everyone uses the result as it was sent, the owner too, so
 // all members end with the same bits. The integer lane is added along with the pieces.
 //
+// Pieces and results travel in the plan's encoding. A sum is taken of pieces as they were sent, the
+// owner's own too, so that its bits do not depend on who the owner is.
+//
 // Nothing here depends on the order in which messages arrive: the sum is taken in the plan's order.
 // Pieces may come before this member has contributed. Messages may be repeated; senders repeat them
 // until they are acknowledged, and answers to a repeat are empty because the results already sent
@@ -12,8 +15,8 @@
 // begins another with another number, and this object is dropped.
 //
 // Sans-I/O and without a thread of its own: the owner passes what arrives and sends what is
-// returned. Adds on the calling thread. Memory: one output buffer per owned part, pieces only until
-// they can be added, and the results.
+// returned. Adds and encodes on the calling thread. Memory: one output buffer per owned part,
+// pieces only until they can be added, and the results.
 #ifndef STARLING_SYNC_ROUND_H_
 #define STARLING_SYNC_ROUND_H_
 
@@ -107,6 +110,8 @@ class RoundMember {
   };
 
   absl::Status CheckPiece(Incarnation from, const Piece& piece) const;
+  Blob Coded(const Blob& values) const;
+  Blob Decoded(const Blob& data) const;
   std::vector<RoundSend> AddPiece(uint32_t part, uint32_t place, const Piece& piece);
   void AddNext(Sum* sum, const Piece& piece);
   std::vector<RoundSend> FinishPart(uint32_t part, Sum* sum);

@@ -66,6 +66,14 @@ Blob::Blob(std::shared_ptr<const void> owner, const void* data, DType dtype,
       dtype_(dtype),
       shape_(std::move(shape)) {}
 
+Blob Blob::Encoded(std::shared_ptr<const void> owner, const void* data, Encoding encoding,
+                   std::vector<int64_t> shape) {
+  Blob blob(std::move(owner), data, DType::kF32, std::move(shape));
+  blob.encoding_ = encoding;
+  blob.size_bytes_ = EncodedBytes(encoding, static_cast<size_t>(blob.element_count()));
+  return blob;
+}
+
 Blob Blob::CopyOf(const void* data, DType dtype, std::vector<int64_t> shape) {
   MutableBlob copy = MutableBlob::Uninitialized(dtype, std::move(shape));
   if (copy.size_bytes() > 0) std::memcpy(copy.data(), data, copy.size_bytes());
@@ -81,6 +89,7 @@ Blob Blob::OfString(const std::string& bytes) {
 }
 
 Blob Blob::Slice(int64_t begin, int64_t count) const {
+  STARLING_CHECK(!encoded());
   STARLING_CHECK_GE(begin, 0);
   STARLING_CHECK_GE(count, 0);
   STARLING_CHECK_LE(begin + count, element_count());
@@ -89,7 +98,9 @@ Blob Blob::Slice(int64_t begin, int64_t count) const {
 
 Blob Blob::Reshaped(std::vector<int64_t> shape) const {
   STARLING_CHECK_EQ(ElementCount(shape), element_count());
-  return Blob(owner_, data_, dtype_, std::move(shape));
+  Blob reshaped = *this;
+  reshaped.shape_ = std::move(shape);
+  return reshaped;
 }
 
 std::string Blob::ToStringBytes() const {
@@ -111,8 +122,21 @@ MutableBlob MutableBlob::Zeros(DType dtype, std::vector<int64_t> shape) {
   return blob;
 }
 
+MutableBlob MutableBlob::ForEncoded(Encoding encoding, std::vector<int64_t> shape) {
+  MutableBlob blob;
+  blob.size_bytes_ = EncodedBytes(encoding, static_cast<size_t>(ElementCount(shape)));
+  blob.bytes_ = AllocateAligned(blob.size_bytes_);
+  blob.dtype_ = DType::kF32;
+  blob.encoding_ = encoding;
+  blob.shape_ = std::move(shape);
+  return blob;
+}
+
 Blob MutableBlob::Freeze() && {
   const void* data = bytes_.get();
+  if (encoding_ != Encoding::kRaw) {
+    return Blob::Encoded(std::move(bytes_), data, encoding_, std::move(shape_));
+  }
   return Blob(std::move(bytes_), data, dtype_, std::move(shape_));
 }
 

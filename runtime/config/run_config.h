@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "runtime/base/encoding.h"
 
 namespace starling {
 
@@ -101,6 +102,14 @@ struct SwarmConfig {
   int64_t contested = 4;                  // segments of contested microbatches a replica holds
 };
 
+// How tensors travel between replicas. Snapshots and checkpoints are never rounded.
+struct CodecConfig {
+  Encoding forward = Encoding::kRaw;   // of activations between stages
+  Encoding backward = Encoding::kRaw;  // of their gradients
+  Encoding round = Encoding::kRaw;     // of pieces and results of a round: raw, fp16 or bf16
+  Rounding rounding = Rounding::kNearest;
+};
+
 struct LocalConfig {
   std::vector<int64_t> replicas = {2};  // per stage, or one number for all; 0 = none
   std::vector<int64_t> threads = {1};   // per stage process, or one number for all
@@ -129,6 +138,7 @@ struct RunConfig {
   TrainConfig train;
   OptimizerConfig optimizer;
   SwarmConfig swarm;
+  CodecConfig codec;
   LocalConfig local;
   CheckpointConfig checkpoint;
   ChaosConfig chaos;

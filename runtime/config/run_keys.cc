@@ -469,6 +469,33 @@ void AddSwarm(std::vector<RunKey>* keys) {
       "own, in one step");
 }
 
+void AddCodec(std::vector<RunKey>* keys) {
+  using C = CodecConfig;
+  KeysOf<C> c(keys, "codec", &RunConfig::codec);
+  std::vector<std::pair<std::string, Encoding>> sixteen;
+  for (const Encoding encoding : {Encoding::kRaw, Encoding::kF16, Encoding::kBF16}) {
+    sixteen.emplace_back(ToString(encoding), encoding);
+  }
+  std::vector<std::pair<std::string, Encoding>> all = sixteen;
+  all.emplace_back(ToString(Encoding::kInt8), Encoding::kInt8);
+  all.emplace_back(ToString(Encoding::kInt4), Encoding::kInt4);
+  c.Choice<Encoding>(
+      "forward", &C::forward, all,
+      "activations from stage to stage: \"raw\" (fp32), \"fp16\", \"bf16\", or 8- or\n"
+      "4-bit numbers in blocks of 128 with a scale each. Only raw trains as one process\n"
+      "does; every microbatch is counted exactly once whichever it is");
+  c.Choice<Encoding>("backward", &C::backward, all, "their gradients on the way back: the same");
+  c.Choice<Encoding>(
+      "round", &C::round, sixteen,
+      "gradient sums among the replicas of a stage: \"raw\", \"fp16\" or \"bf16\", of\n"
+      "the mean over the step's tokens, roughly");
+  c.Choice<Rounding>(
+      "rounding", &C::rounding,
+      {{"nearest", Rounding::kNearest}, {"stochastic", Rounding::kStochastic}},
+      "of int8 and int4: \"nearest\", or \"stochastic\" (right on the average; drawn from\n"
+      "train.seed, the step and the microbatch)");
+}
+
 void AddLocalAndRest(std::vector<RunKey>* keys) {
   using L = LocalConfig;
   KeysOf<L> l(keys, "local", &RunConfig::local);
@@ -552,6 +579,7 @@ const std::vector<RunKey>& RunKeys() {
     AddDataAndTrain(table);
     AddOptimizer(table);
     AddSwarm(table);
+    AddCodec(table);
     AddLocalAndRest(table);
     return table;
   }();
@@ -588,6 +616,7 @@ std::string DocOfSection(const std::string& section) {
   if (section == "train") return "How long and in which portions.";
   if (section == "optimizer") return "AdamW with warm-up and cosine.";
   if (section == "swarm") return "How the model is cut, and how peers meet.";
+  if (section == "codec") return "How tensors travel between replicas.";
   if (section == "local") return "Stage processes that the trainer starts on its own machine.";
   if (section == "checkpoint") return "What outlives the run.";
   if (section == "chaos") return "Faults made on purpose.";

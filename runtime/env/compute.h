@@ -7,7 +7,8 @@
 // Calls are made on the reactor thread. Operations run one at a time in the order they were posted.
 // Each `done` is called on the reactor thread, never inline, exactly once: with cancelled if the
 // Compute is shut down first. Shapes: n sequences of T tokens, width C, a flat run of `size` floats
-// (runtime/base/layout.h).
+// (runtime/base/layout.h). Boundaries go in as they came, encoded or not, and come out as `coding`
+// says; who looks at them on the way decodes first (stages/coded_executor.h).
 //
 // Errors: invalid argument = a Blob of the wrong shape or dtype; failed precondition = no such
 // microbatch or segment, or no state loaded; internal = the device failed; cancelled = shutting
@@ -34,6 +35,7 @@ struct ForwardInput {
   Blob input;                   // first stage: i32 [n, T] tokens; others: f32 [n, T, C]
   Blob targets;                 // last stage: i32 [n, T]; others: empty
   uint64_t first_sequence = 0;  // place of the first sequence in the step's batch; keys dropout
+  Coding coding;                // of the output
 };
 
 struct ForwardOutput {
@@ -48,6 +50,7 @@ struct BackwardInput {
   Blob gradient;                     // f32 [n, T, C]; empty at the last stage
   std::optional<SegmentId> segment;  // where parameter gradients go; none: they are not computed
   bool want_input_gradient = true;   // false at the first stage, or where no stage below needs it
+  Coding coding;                     // of the input gradient
 };
 
 struct BackwardOutput {

@@ -193,6 +193,9 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   serve.slots = slots();
   serve.log_budget_bytes = static_cast<uint64_t>(config_.swarm.log_budget);
   serve.contested = static_cast<uint32_t>(config_.swarm.contested);
+  serve.forward = {config_.codec.forward, config_.codec.rounding};
+  serve.backward = {config_.codec.backward, config_.codec.rounding};
+  serve.seed = config_.train.seed;
   StageLinks* const links = this;
   server_ = std::make_unique<StageServer>(serve, compute_.get(), links);
   keeper_->GiveUpLoading(same_trainer);

@@ -63,6 +63,8 @@ void StepEnd::OnSeal(const Seal& seal, uint64_t request) {
     sealed.version = state_->held()->version;
     sealed.state_hash = state_->held()->hash;
     sealed.segments = *std::move(segments);
+    sealed.bytes_forward = server_->bytes_forward();
+    sealed.bytes_backward = server_->bytes_backward();
     if (!seal.verify) return AnswerSeal(std::move(sealed));
     compute_->Hash([this, sealed = std::move(sealed),
                     alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<Hash128> hash) mutable {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "stages/coded_executor.h"
 
 namespace starling {
 
@@ -13,13 +14,13 @@ ThreadedCompute::ThreadedCompute(EventLoop* loop, std::unique_ptr<StageExecutor>
       worker_(loop, {options.thread_name, options.queue_bound, std::move(options.on_start)}) {}
 
 void ThreadedCompute::Forward(ForwardInput input, Done<ForwardOutput> done) {
-  worker_.Run<ForwardOutput>([this, input = std::move(input)] { return executor_->Forward(input); },
+  worker_.Run<ForwardOutput>([this, input = std::move(input)] { return CodedForward(executor_.get(), input); },
                              std::move(done));
 }
 
 void ThreadedCompute::Backward(BackwardInput input, Done<BackwardOutput> done) {
   worker_.Run<BackwardOutput>(
-      [this, input = std::move(input)] { return executor_->Backward(input); }, std::move(done));
+      [this, input = std::move(input)] { return CodedBackward(executor_.get(), input); }, std::move(done));
 }
 
 void ThreadedCompute::Drop(WorkId work) {

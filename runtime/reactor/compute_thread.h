@@ -5,6 +5,8 @@
 // the operation that is running, gives its result, and completes all others with cancelled, inside
 // the destructor; the executor goes last.
 //
+// Boundaries are decoded and encoded there too, around the executor's work.
+//
 // Beyond `queue_bound` operations that wait for completion, one more completes with resource
 // exhausted (not inline, and not having run). Drop and FreeThrough are never refused.
 #ifndef STARLING_RUNTIME_REACTOR_COMPUTE_THREAD_H_

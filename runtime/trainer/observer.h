@@ -25,6 +25,8 @@ struct StepReport {
   std::vector<uint32_t> replicas;  // per stage
   uint32_t retries = 0;
   uint32_t replayed = 0;
+  uint64_t bytes_forward = 0;  // of boundaries that replicas sent, as encoded
+  uint64_t bytes_backward = 0;
   bool lane_ok = true;
   bool skipped = false;
 };

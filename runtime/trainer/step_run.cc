@@ -316,6 +316,8 @@ void StepRun::BeginReduce() {
                                    : EqualParts(options_.stage_sizes[stage],
                                                 static_cast<uint32_t>(plan.members.size()));
     plan.expected_lane = lanes_[stage];
+    if (plan.members.size() > 1) plan.encoding = options_.round_encoding;  // else nothing travels
+    if (plan.encoding != Encoding::kRaw) plan.scale_exponent = MeanExponent(options_.tokens);
     plans_[stage] = plan;
     for (const RoundMemberPlan& member : plan.members) {
       swarm_->Ask(member.incarnation, Reduce{plan},
@@ -367,6 +369,10 @@ StepOutcome StepRun::Summarize() const {
   StepOutcome outcome;
   outcome.retries = retries_;
   outcome.replayed = replayed_;
+  for (const auto& [incarnation, sealed] : sealed_) {
+    outcome.bytes_forward += sealed.bytes_forward;
+    outcome.bytes_backward += sealed.bytes_backward;
+  }
   std::map<uint32_t, std::pair<double, int64_t>> losses;  // by index
   for (uint32_t stage = 0; options_.microbatches > 0 && stage < swarm_->stages(); ++stage) {
     const Reduced& reduced = reduced_.at(picked_[stage].front().incarnation);

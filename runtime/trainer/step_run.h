@@ -43,10 +43,12 @@ struct StepOutcome {
   std::vector<GroupOutcome> groups;  // one per stage; empty where the step only evaluated
   double loss_sum = 0;               // over tokens, in the order of indices
   int64_t tokens = 0;
-  double square_norm = 0;                 // of the summed gradient over all stages
-  std::optional<uint32_t> nonfinite;      // the first microbatch whose loss is not finite
-  uint32_t retries = 0;                   // attempts beyond the first of each microbatch
-  uint32_t replayed = 0;                  // (stage, microbatch) pairs computed again
+  double square_norm = 0;             // of the summed gradient over all stages
+  std::optional<uint32_t> nonfinite;  // the first microbatch whose loss is not finite
+  uint32_t retries = 0;               // attempts beyond the first of each microbatch
+  uint32_t replayed = 0;              // (stage, microbatch) pairs computed again
+  uint64_t bytes_forward = 0;         // of boundaries, sent by those who sealed
+  uint64_t bytes_backward = 0;
   std::optional<double> evaluation_loss;  // mean over tokens
 };
 
@@ -60,6 +62,8 @@ class StepRun {
     bool verify = false;               // replicas hash their state in memory at the seal
     int64_t microbatch_tokens = 0;     // of a full one; for replica speeds
     std::vector<int64_t> stage_sizes;  // elements of each stage's flat run
+    Encoding round_encoding = Encoding::kRaw;
+    int64_t tokens = 1;  // of the step, about: scales what is rounded to 16 bits
     // How long work may show no sign, and how long a replica may take to answer a fence or a seal.
     LimitBounds work{absl::Milliseconds(2500), absl::Seconds(30), 8, 5};
     LimitBounds answers{absl::Seconds(10), absl::Seconds(60), 8, 5};

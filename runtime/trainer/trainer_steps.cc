@@ -33,6 +33,8 @@ void Trainer::BeginStep() {
                     ? static_cast<uint32_t>(options_.config.swarm.window)
                     : 2 * static_cast<uint32_t>(swarm_.replicas().size());
   for (const StageLayout& layout : options_.layouts) step.stage_sizes.push_back(layout.size);
+  step.round_encoding = options_.config.codec.round;
+  step.tokens = train.global_batch * options_.config.model.context;
   step.pace = &pace_;
   step.answers.least = 2 * options_.config.swarm.dead_after;
   step.answers.most = 6 * options_.config.swarm.dead_after;
@@ -223,6 +225,8 @@ void Trainer::Report(const Decision& decision, const StepOutcome& outcome) {
   report.replicas = swarm_.CountPerStage();
   report.retries = outcome.retries;
   report.replayed = outcome.replayed;
+  report.bytes_forward = outcome.bytes_forward;
+  report.bytes_backward = outcome.bytes_backward;
   report.skipped = decision.skip;
   last_decision_ = env_->Now();
   observer_->OnStep(report);

@@ -61,14 +61,20 @@ class Decoder {
     for (uint64_t packed : from) to->push_back(UnpackIncarnation(packed));
   }
 
-  void GetTensor(schema::Tensor::Reader from, Blob* to) {
+  // One that may be encoded.
+  void GetCoded(schema::Tensor::Reader from, Blob* to) {
     if (!status_.ok()) return;
     std::vector<int64_t> shape;
     for (int64_t extent : from.getShape()) shape.push_back(extent);
-    absl::StatusOr<Blob> blob = frames_->Next(from.getDtype(), std::move(shape),
+    absl::StatusOr<Blob> blob = frames_->Next(from.getDtype(), from.getCodec(), std::move(shape),
                                               FrameRange{from.getFirstFrame(), from.getFrames()});
     if (!blob.ok()) return Fail(blob.status());
     *to = *std::move(blob);
+  }
+
+  void GetTensor(schema::Tensor::Reader from, Blob* to) {
+    GetCoded(from, to);
+    if (to->encoded()) Fail(absl::InvalidArgumentError("a tensor that should not be encoded"));
   }
 
   // --- parts ---
@@ -364,7 +370,7 @@ class Decoder {
     to->version = static_cast<Version>(from.getVersion());
     GetStages(from.getAddAt(), &to->add_at);
     to->first_sequence = from.getFirstSequence();
-    GetTensor(from.getInput(), &to->input);
+    GetCoded(from.getInput(), &to->input);
     GetTensor(from.getTargets(), &to->targets);
     if (from.hasUntil()) Get(from.getUntil(), &to->until.emplace());
     to->gradient_wanted = from.getGradientWanted();
@@ -399,7 +405,7 @@ class Decoder {
 
   void Get(schema::Backward::Reader from, Backward* to) {
     Get(from.getWork(), &to->work);
-    GetTensor(from.getGradient(), &to->gradient);
+    GetCoded(from.getGradient(), &to->gradient);
   }
 
   void Get(schema::Notice::Reader from, Notice* to) {
@@ -437,6 +443,8 @@ class Decoder {
     to->version = static_cast<Version>(from.getVersion());
     Get(from.getStateHash(), &to->state_hash);
     GetList(from.getSegments(), &to->segments);
+    to->bytes_forward = from.getBytesForward();
+    to->bytes_backward = from.getBytesBackward();
   }
 
   void Get(schema::Reduce::Reader from, Reduce* to) {
@@ -444,6 +452,8 @@ class Decoder {
     GetList(from.getMembers(), &to->plan.members);
     GetList(from.getParts(), &to->plan.parts);
     to->plan.expected_lane = from.getExpectedLane();
+    GetEnum(from.getCodec(), kLastEncoding, "codec", &to->plan.encoding);
+    to->plan.scale_exponent = from.getScaleExponent();
   }
 
   // Piece and Result have the same fields.
@@ -452,7 +462,7 @@ class Decoder {
     Get(from.getRound(), &to->round);
     to->part = from.getPart();
     to->lane = from.getLane();
-    GetTensor(from.getData(), &to->data);
+    GetCoded(from.getData(), &to->data);
   }
   void Get(schema::Piece::Reader from, Piece* to) {
     GetPart(from, to);

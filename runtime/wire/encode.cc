@@ -424,6 +424,8 @@ class BodyWriter {
     to.setVersion(Value(from.version));
     Put(from.state_hash, to.initStateHash());
     STARLING_PUT_LIST(from.segments, to, initSegments);
+    to.setBytesForward(from.bytes_forward);
+    to.setBytesBackward(from.bytes_backward);
   }
 
   void operator()(const Reduce& from) {
@@ -432,6 +434,8 @@ class BodyWriter {
     STARLING_PUT_LIST(from.plan.members, to, initMembers);
     STARLING_PUT_LIST(from.plan.parts, to, initParts);
     to.setExpectedLane(from.plan.expected_lane);
+    to.setCodec(static_cast<uint8_t>(from.plan.encoding));
+    to.setScaleExponent(from.plan.scale_exponent);
   }
 
   void operator()(const Piece& from) {
@@ -483,6 +487,7 @@ class BodyWriter {
     STARLING_PUT_NUMBERS(from.shape(), to, initShape, int64_t);
     to.setFirstFrame(range.first);
     to.setFrames(range.count);
+    to.setCodec(static_cast<uint8_t>(from.encoding()));
   }
 
   // Piece and Result have the same fields.

@@ -11,8 +11,8 @@
 namespace starling::wire {
 namespace {
 
-// The bytes of a tensor whose numbers came from a peer. Dimensions of 0 count as 1 on the way, so
-// that no product of the others can overflow either.
+// The bytes of a tensor, when it is decoded, whose numbers came from a peer. Dimensions of 0 count
+// as 1 on the way, so that no product of the others can overflow either.
 absl::StatusOr<size_t> CheckedBytes(DType dtype, const std::vector<int64_t>& shape,
                                     const WireLimits& limits) {
   if (shape.size() > limits.max_rank) {
@@ -35,8 +35,21 @@ absl::StatusOr<size_t> CheckedBytes(DType dtype, const std::vector<int64_t>& sha
   return empty ? 0 : bound;
 }
 
-bool AlignedFor(DType dtype, const std::byte* data) {
-  return reinterpret_cast<uintptr_t>(data) % SizeOf(dtype) == 0;
+// Encoded bytes need no alignment.
+bool Aligned(const Blob& tensor) {
+  return tensor.encoded() ||
+         reinterpret_cast<uintptr_t>(tensor.data()) % SizeOf(tensor.dtype()) == 0;
+}
+
+Blob TensorOver(const Blob& frame, DType dtype, Encoding encoding, std::vector<int64_t> shape) {
+  return encoding == Encoding::kRaw
+             ? Blob(frame.owner(), frame.data(), dtype, std::move(shape))
+             : Blob::Encoded(frame.owner(), frame.data(), encoding, std::move(shape));
+}
+
+MutableBlob RoomFor(DType dtype, Encoding encoding, std::vector<int64_t> shape) {
+  return encoding == Encoding::kRaw ? MutableBlob::Uninitialized(dtype, std::move(shape))
+                                    : MutableBlob::ForEncoded(encoding, std::move(shape));
 }
 
 }  // namespace
@@ -80,13 +93,21 @@ absl::Status FrameReader::Check() const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Blob> FrameReader::Next(uint8_t dtype_number, std::vector<int64_t> shape,
-                                       FrameRange range) {
+absl::StatusOr<Blob> FrameReader::Next(uint8_t dtype_number, uint8_t codec,
+                                       std::vector<int64_t> shape, FrameRange range) {
   if (dtype_number > static_cast<uint8_t>(DType::kBF16)) {
     return absl::InvalidArgumentError("unknown element type " + std::to_string(dtype_number));
   }
+  if (codec > static_cast<uint8_t>(kLastEncoding)) {
+    return absl::InvalidArgumentError("unknown codec " + std::to_string(codec));
+  }
   const DType dtype = static_cast<DType>(dtype_number);
-  STARLING_ASSIGN_OR_RETURN(const size_t bytes, CheckedBytes(dtype, shape, limits_));
+  const Encoding encoding = static_cast<Encoding>(codec);
+  STARLING_ASSIGN_OR_RETURN(size_t bytes, CheckedBytes(dtype, shape, limits_));
+  if (encoding != Encoding::kRaw) {
+    if (dtype != DType::kF32) return absl::InvalidArgumentError("only f32 can be encoded");
+    bytes = EncodedBytes(encoding, bytes / SizeOf(dtype));
+  }
   if (range.first != next_ || range.count > frames_.size() - next_) {
     return absl::InvalidArgumentError("a tensor's frames are missing or out of order");
   }
@@ -101,10 +122,11 @@ absl::StatusOr<Blob> FrameReader::Next(uint8_t dtype_number, std::vector<int64_t
     return absl::InvalidArgumentError("a tensor of " + std::to_string(bytes) +
                                       " bytes whose frames hold " + std::to_string(held));
   }
-  if (range.count == 1 && AlignedFor(dtype, frames_[first].data())) {
-    return Blob(frames_[first].owner(), frames_[first].data(), dtype, std::move(shape));
+  if (range.count == 1) {
+    Blob tensor = TensorOver(frames_[first], dtype, encoding, shape);
+    if (Aligned(tensor)) return tensor;
   }
-  MutableBlob joined = MutableBlob::Uninitialized(dtype, std::move(shape));
+  MutableBlob joined = RoomFor(dtype, encoding, std::move(shape));
   std::byte* to = joined.data();
   for (size_t i = first; i < next_; ++i) {
     std::memcpy(to, frames_[i].data(), frames_[i].size_bytes());

@@ -40,7 +40,8 @@ class FrameReader {
   // The frames as a whole are within the limits. Call first.
   absl::Status Check() const;
   // The next tensor. Errors as for DecodeMessage.
-  absl::StatusOr<Blob> Next(uint8_t dtype, std::vector<int64_t> shape, FrameRange range);
+  absl::StatusOr<Blob> Next(uint8_t dtype, uint8_t codec, std::vector<int64_t> shape,
+                            FrameRange range);
   // No frame is left.
   absl::Status Finish() const;
 

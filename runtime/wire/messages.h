@@ -282,7 +282,7 @@ struct Forward {
   Version version{0};           // of the parameters it must be computed on
   std::vector<StageId> add_at;  // a replay: the stages that add its gradient; others: all do
   uint64_t first_sequence = 0;
-  Blob input;    // ForwardInput::input
+  Blob input;    // ForwardInput::input; an f32 one may be encoded
   Blob targets;  // i32 [n, T], travels on to the last stage
   // The stage before it sends nothing on, but claims the gradient there.
   std::optional<Splice> until;
@@ -296,7 +296,7 @@ struct Forward {
 // replica -> the one it got the microbatch from. Answered by Ack.
 struct Backward {
   WorkId work;
-  Blob gradient;  // f32 [n, T, C]
+  Blob gradient;  // f32 [n, T, C]; may be encoded
 };
 
 // replica -> replica of the next stage: give me your gradient of `work`, now or when you have it; I
@@ -390,6 +390,9 @@ struct Sealed {
   Version version{0};  // of the parameters the gradients were computed on
   Hash128 state_hash;  // of those parameters and moments
   std::vector<SegmentSummary> segments;
+  // Bytes of boundaries it has sent for the step's training so far, as encoded.
+  uint64_t bytes_forward = 0;
+  uint64_t bytes_backward = 0;
 };
 
 struct SegmentRef {
@@ -419,6 +422,9 @@ struct RoundPlan {
   std::vector<RoundMemberPlan> members;
   std::vector<RoundPart> parts;  // consecutive, covering the run
   uint64_t expected_lane = 0;
+  // Of pieces and results: raw, fp16 or bf16, of values times 2^scale_exponent.
+  Encoding encoding = Encoding::kRaw;
+  int32_t scale_exponent = 0;
 };
 
 // trainer -> member.
@@ -431,7 +437,7 @@ struct Piece {
   RoundId round;
   uint32_t part = 0;
   uint64_t lane = 0;  // of the member's whole contribution
-  Blob data;          // f32 [count]
+  Blob data;          // f32 [count], as the plan says
   // The contribution it is a piece of. With the sender and the part it names the piece in every
   // round of the step: the owner keeps it, so it need not come again.
   std::vector<SegmentRef> segments;
@@ -442,7 +448,7 @@ struct Result {
   RoundId round;
   uint32_t part = 0;
   uint64_t lane = 0;  // total over the members that contributed
-  Blob data;          // f32 [count]
+  Blob data;          // f32 [count], as the plan says
 };
 
 // member -> trainer, reply to Reduce: it holds the whole result.

@@ -74,6 +74,9 @@ struct Tensor {
   shape @1 :List(Int64);
   firstFrame @2 :UInt32;
   frames @3 :UInt32;
+  # 0 raw, 1 fp16, 2 bf16, 3 int8, 4 int4 (docs/wire.md). Not raw: dtype is f32, and it and the shape
+  # say what the bytes decode to.
+  codec @4 :UInt8;
 }
 
 struct Hash {
@@ -441,6 +444,8 @@ struct Sealed {
   version @2 :UInt64;
   stateHash @3 :Hash;
   segments @4 :List(SegmentSummary);
+  bytesForward @5 :UInt64;
+  bytesBackward @6 :UInt64;
 }
 
 struct Reduce {
@@ -448,6 +453,8 @@ struct Reduce {
   members @1 :List(RoundMemberPlan);
   parts @2 :List(RoundPart);
   expectedLane @3 :UInt64;
+  codec @4 :UInt8;
+  scaleExponent @5 :Int32;
 }
 
 struct Piece {

@@ -12,6 +12,7 @@ constexpr int64_t kStepsForLiveness = 400;
 SwarmOptions OptionsOf(const WorldChoice& choice) {
   SwarmOptions options = SwarmOptions::Drawn(choice.seed, choice.faults);
   options.liveness = choice.liveness;
+  options.lossy = choice.lossy;
   if (choice.liveness) options.steps = kStepsForLiveness;
   if (choice.stages) options.stages = *choice.stages;
   if (choice.replicas) options.replicas = *choice.replicas;

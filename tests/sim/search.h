@@ -25,6 +25,7 @@ struct WorldChoice {
   uint64_t seed = 1;
   FaultSet faults = FaultSet::All();
   bool liveness = false;
+  bool lossy = false;
   std::optional<uint32_t> stages{};
   std::optional<uint32_t> replicas{};
   std::optional<uint32_t> microbatches{};

@@ -4,6 +4,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "stages/coded_executor.h"
+
 namespace starling::sim {
 namespace {
 
@@ -96,13 +98,15 @@ void SimCompute::Pause(absl::Duration duration) {
 void SimCompute::Forward(ForwardInput input, Done<ForwardOutput> done) {
   Post<ForwardOutput>(
       "forward", speed_.forward,
-      [this, input = std::move(input)] { return executor_->Forward(input); }, std::move(done));
+      [this, input = std::move(input)] { return CodedForward(executor_.get(), input); },
+      std::move(done));
 }
 
 void SimCompute::Backward(BackwardInput input, Done<BackwardOutput> done) {
   Post<BackwardOutput>(
       "backward", speed_.backward,
-      [this, input = std::move(input)] { return executor_->Backward(input); }, std::move(done));
+      [this, input = std::move(input)] { return CodedBackward(executor_.get(), input); },
+      std::move(done));
 }
 
 void SimCompute::Drop(WorkId work) {

@@ -69,6 +69,7 @@ std::string CommandFor(uint64_t seed, const Arguments& arguments) {
   std::string command = absl::StrCat("starling sim --seed ", seed);
   if (arguments.faults != "all") absl::StrAppend(&command, " --faults ", arguments.faults);
   if (world.liveness) absl::StrAppend(&command, " --liveness");
+  if (world.lossy) absl::StrAppend(&command, " --lossy");
   if (world.stages) absl::StrAppend(&command, " --stages ", *world.stages);
   if (world.replicas) absl::StrAppend(&command, " --replicas ", *world.replicas);
   if (world.microbatches) absl::StrAppend(&command, " --microbatches ", *world.microbatches);
@@ -143,6 +144,7 @@ void AddOptions(CLI::App* app, Arguments* arguments) {
       ->capture_default_str();
   app->add_flag("--liveness", world.liveness,
                 "After the faults only a core is left, for good: it must go on");
+  app->add_flag("--lossy", world.lossy, "int8 boundaries and bf16 rounds instead of raw ones");
   app->add_option("--faults", arguments->faults,
                   "Kinds to draw from: all, none, or names; \"all,-clog\" leaves one out")
       ->capture_default_str();

@@ -16,30 +16,36 @@ constexpr uint64_t kMagic = 0x51a7;
 
 float Wrap(double value) { return static_cast<float>(value - std::floor(value / kWrap) * kWrap); }
 
-// Words of 16 bits, each exact in a float.
+// Words of 16 bits: one float each, or four of 4 bits, which survive a codec.
 class WordWriter {
  public:
-  explicit WordWriter(float* to) : to_(to) {}
+  WordWriter(float* to, bool lossy) : to_(to), bits_(lossy ? 4 : 16) {}
   void Put(uint64_t value, int words) {
-    for (int i = 0; i < words; ++i) *to_++ = static_cast<float>((value >> (16 * i)) & 0xffff);
+    for (int at = 0; at < 16 * words; at += bits_) {
+      *to_++ = static_cast<float>((value >> at) & ((uint64_t{1} << bits_) - 1));
+    }
   }
 
  private:
   float* to_;
+  const int bits_;
 };
 
 class WordReader {
  public:
-  explicit WordReader(const float* from) : from_(from) {}
+  WordReader(const float* from, bool lossy) : from_(from), bits_(lossy ? 4 : 16) {}
   uint64_t Get(int words) {
     uint64_t value = 0;
-    for (int i = 0; i < words; ++i) {
+    for (int at = 0; at < 16 * words; at += bits_) {
       const float word = *from_++;
-      if (!(word >= 0 && word <= 65535 && word == std::floor(word))) {
+      const float whole = std::floor(word + 0.5f);
+      const float most = bits_ == 4 ? 15.0f : 65535.0f;
+      const float error = bits_ == 4 ? 0.2f : 0.0f;
+      if (!(whole >= 0 && whole <= most && std::fabs(word - whole) <= error)) {
         valid_ = false;
         return 0;
       }
-      value |= static_cast<uint64_t>(word) << (16 * i);
+      value |= static_cast<uint64_t>(whole) << at;
     }
     return value;
   }
@@ -47,8 +53,11 @@ class WordReader {
 
  private:
   const float* from_;
+  const int bits_;
   bool valid_ = true;
 };
+
+bool Lossy(int64_t elements) { return elements >= kLossySignalFloats; }
 
 uint64_t CheckWord(const Signal& signal) {
   return MixAll(Value(signal.id.step), static_cast<uint64_t>(signal.id.kind), signal.id.index,
@@ -62,7 +71,7 @@ uint64_t CheckWord(const Signal& signal) {
 Blob EncodeSignal(const Signal& signal, const std::vector<int64_t>& shape) {
   STARLING_CHECK_GE(ElementCount(shape), kSignalFloats);
   MutableBlob blob = MutableBlob::Zeros(DType::kF32, shape);
-  WordWriter out(blob.As<float>().data());
+  WordWriter out(blob.As<float>().data(), Lossy(ElementCount(shape)));
   out.Put(kMagic, 1);
   out.Put(Value(signal.id.step), 3);
   out.Put(static_cast<uint64_t>(signal.id.kind), 1);
@@ -82,7 +91,7 @@ absl::StatusOr<Signal> DecodeSignal(const Blob& blob) {
         "not a boundary tensor: " + std::string(ToString(blob.dtype())) + ", " +
         std::to_string(blob.element_count()) + " elements");
   }
-  WordReader in(blob.As<float>().data());
+  WordReader in(blob.As<float>().data(), Lossy(blob.element_count()));
   Signal signal;
   const bool magic = in.Get(1) == kMagic;
   signal.id.step = static_cast<Step>(in.Get(3));

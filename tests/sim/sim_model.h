@@ -45,8 +45,10 @@ struct Signal {
   uint64_t answers = 0;   // gradient: digest of the activation it is the gradient of
 };
 constexpr int64_t kSignalFloats = 21;
+constexpr int64_t kLossySignalFloats = 4 * kSignalFloats;
 
-// f32 of `shape`: the signal in the first kSignalFloats elements, zeros after it.
+// f32 of `shape`: the signal in the first elements, zeros after it. With kLossySignalFloats
+// elements and more, as numbers from 0 to 15, which 16-bit and int8 codecs leave recognisable.
 Blob EncodeSignal(const Signal& signal, const std::vector<int64_t>& shape);
 // invalid argument: not a signal (wrong dtype, too small, changed on the way).
 absl::StatusOr<Signal> DecodeSignal(const Blob& blob);

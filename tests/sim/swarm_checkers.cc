@@ -6,6 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/manifest.h"
+#include "codec/codec.h"
+#include "runtime/base/check.h"
 #include "runtime/base/lane.h"
 
 namespace starling::sim {
@@ -175,6 +177,14 @@ Hash128 SwarmCheckers::SumOf(const Decision& decision, const GroupOutcome& group
   const auto add = [](const std::vector<float>& from, std::vector<float>* to) {
     for (size_t i = 0; i < from.size(); ++i) (*to)[i] += from[i];
   };
+  const auto travel = [&](std::vector<float>* values) {
+    if (group.members.size() == 1 || round_coding_.encoding == Encoding::kRaw) return;
+    std::vector<std::byte> bytes(EncodedBytes(round_coding_.encoding, values->size()));
+    Encode(round_coding_, *values, bytes.data());
+    const absl::Status status = Decode(round_coding_.encoding, bytes.data(), bytes.size(),
+                                       round_coding_.scale_exponent, absl::MakeSpan(*values));
+    STARLING_CHECK(status.ok());
+  };
   const std::vector<float> zero(static_cast<size_t>(layout.size), 0.0f);
   std::vector<float> total = zero;
   for (const RoundMemberPlan& member : group.members) {
@@ -190,8 +200,10 @@ Hash128 SwarmCheckers::SumOf(const Decision& decision, const GroupOutcome& group
       }
       add(segment, &own);
     }
+    travel(&own);
     add(own, &total);
   }
+  travel(&total);
   return HashBytes(total.data(), total.size() * sizeof(float));
 }
 

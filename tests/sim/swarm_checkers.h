@@ -64,6 +64,8 @@ class SwarmCheckers : public TrainerObserver {
   void AllowDiskFull() { disk_full_ = true; }
   // It ended as it should.
   bool ended_well() const { return finished_ && (status_.ok() || DiskFull()); }
+  // How rounds of more than one member travel.
+  void SetRoundCoding(const Coding& coding) { round_coding_ = coding; }
   // Where checkpoints are. Not looked at if null.
   void SetDisk(const SimDisk* disk) { disk_ = disk; }
 
@@ -114,6 +116,7 @@ class SwarmCheckers : public TrainerObserver {
   std::tuple<Epoch, Era, Version> trainer_before_{Epoch{0}, Era{0}, Version{0}};
   size_t members_before_ = 0;
   std::map<Era, Version> decided_;  // the newest version of each era
+  Coding round_coding_;
   const SimDisk* disk_ = nullptr;
   size_t states_checked_ = 0;
   std::map<std::string, uint64_t> events_;

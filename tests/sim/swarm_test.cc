@@ -43,6 +43,21 @@ TEST(SwarmTest, NothingFailsAndEveryStepIsDecidedOnce) {
   }
 }
 
+TEST(SwarmTest, LossyCodecsCountEverythingOnceAndLeaveOneHashPerState) {
+  for (uint32_t replicas : {1u, 2u, 3u}) {
+    SwarmOptions options = Calm(3, replicas);
+    options.lossy = true;
+    SwarmWorld swarm(options);
+    ExpectGoodEnd(swarm);
+    ASSERT_EQ(swarm.steps().size(), 6u);
+    for (const StepReport& step : swarm.steps()) {
+      // Two boundaries of 128 elements for each of 8 microbatches, in int8.
+      EXPECT_EQ(step.bytes_forward, 8u * 2 * 132);
+      EXPECT_EQ(step.bytes_backward, 8u * 2 * 132);
+    }
+  }
+}
+
 TEST(SwarmTest, SameSeedGivesTheSameTrace) {
   const auto run = [](uint64_t seed) {
     SwarmOptions options = SwarmOptions::Drawn(seed);
@@ -227,6 +242,12 @@ void ExpectGoodSeeds(WorldChoice choice, uint64_t default_count) {
 }
 
 TEST(SwarmSearchTest, DrawnWorldsEndWellAndWithoutViolation) { ExpectGoodSeeds({}, 400); }
+
+TEST(SwarmSearchTest, DrawnWorldsWithLossyCodecsEndWellAndWithoutViolation) {
+  WorldChoice choice;
+  choice.lossy = true;
+  ExpectGoodSeeds(choice, 100);
+}
 
 TEST(SwarmSearchTest, DrawnCoresGoOnWhenAllOthersAreGoneForGood) {
   WorldChoice choice;

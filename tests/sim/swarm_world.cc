@@ -10,6 +10,7 @@
 #include "runtime/trainer/decision_log.h"
 #include "runtime/trainer/epoch_store.h"
 #include "runtime/wire/wire.h"
+#include "sync/plan.h"
 #include "tests/sim/shared_disk.h"
 
 namespace starling::sim {
@@ -17,6 +18,8 @@ namespace {
 
 constexpr char kRunDirectory[] = "run";
 constexpr int64_t kTokens = 4;  // per sequence, one sequence per microbatch
+constexpr int64_t kWidth = 8;
+constexpr int64_t kLossyWidth = 32;  // room for a signal that survives codecs
 constexpr RunId kRun{77};
 constexpr uint64_t kEventLimit = 2'000'000;
 
@@ -49,7 +52,7 @@ class SimFeed : public DataFeed {
 RunConfig ConfigOf(const SwarmOptions& options) {
   RunConfig config;
   config.model.layers = options.stages;
-  config.model.width = 8;
+  config.model.width = options.lossy ? kLossyWidth : kWidth;
   config.model.heads = 1;
   config.model.context = kTokens;
   config.data.text = {"virtual"};
@@ -67,6 +70,11 @@ RunConfig ConfigOf(const SwarmOptions& options) {
   config.local.replicas = {options.replicas};
   config.checkpoint.every = options.checkpoint_every;
   if (options.shared_store) config.checkpoint.store = StoreKind::kShared;
+  if (options.lossy) {
+    config.codec.forward = config.codec.backward = Encoding::kInt8;
+    config.codec.rounding = Rounding::kStochastic;
+    config.codec.round = Encoding::kBF16;
+  }
   return config;
 }
 
@@ -76,6 +84,7 @@ std::vector<SimStage> StagesOf(const SwarmOptions& options) {
     SimStage stage;
     stage.stage = StageId{s};
     stage.last = s + 1 == options.stages;
+    stage.width = options.lossy ? kLossyWidth : kWidth;
     stage.layout = SimLayout(stage.stage, 2, 20 + 7 * s);
     stages.push_back(std::move(stage));
   }
@@ -144,6 +153,7 @@ std::string SwarmOptions::ToString() const {
   for (FaultKind kind : more_faults) absl::StrAppend(&text, ", ", sim::ToString(kind));
   if (shared_store) absl::StrAppend(&text, ", shared store, ", writer_deaths, " writers die");
   if (liveness) absl::StrAppend(&text, ", then only a core left");
+  if (lossy) absl::StrAppend(&text, ", lossy codecs");
   return text;
 }
 
@@ -302,6 +312,10 @@ SwarmWorld::SwarmWorld(SwarmOptions options)
       fault_rng_(MixAll(options_.world.seed, 0x6661756c74ULL)) {
   world_.AfterEveryEvent([this](NodeId node) { CheckAfter(node); });
   trainer_ = world_.AddNode({"trainer"}, [this](NodeContext& node) { return MakeTrainer(node); });
+  Coding round;
+  round.encoding = config_.codec.round;
+  round.scale_exponent = MeanExponent(config_.train.global_batch * config_.model.context);
+  checkers_.SetRoundCoding(round);
   checkers_.SetDisk(&world_.disk(trainer_));
   for (uint32_t s = 0; s < options_.stages; ++s) {
     for (uint32_t r = 0; r < options_.replicas; ++r) AddPeer(s);

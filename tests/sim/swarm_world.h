@@ -55,6 +55,9 @@ struct SwarmOptions {
   // without the folders of those names.
   enum class Stray : uint8_t { kNone, kOwnDisk, kOwnDiskWithSameFolders };
   Stray stray = Stray::kNone;
+  // Boundaries in int8, rounded stochastically, and rounds in bf16. The virtual model's numbers are
+  // such that nothing is lost by it but in the gaps between tensors.
+  bool lossy = false;
   // A planted mistake: a restarted trainer does not know of the newest decision.
   bool forget_newest_decision = false;
 

@@ -188,6 +188,9 @@ class StageServerTest : public testing::Test {
     options.slots = slots;
     options.log_budget_bytes = log_budget_bytes;
     options.contested = 2;
+    options.forward = {Encoding::kInt8, Rounding::kStochastic};
+    options.backward = {Encoding::kF16, Rounding::kNearest};
+    options.seed = 3;
     server_ = std::make_unique<StageServer>(options, &compute_, &links_);
     server_->Reset(Version{0});
   }

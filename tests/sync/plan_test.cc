@@ -98,6 +98,29 @@ TEST(CheckPlanTest, RefusesOwnersAndMembersThatMakeNoSense) {
   ExpectRefused(plan, "segment 0 of member 1.1 is summed twice");
 }
 
+TEST(CheckPlanTest, RefusesEncodingsAndScalesThatAreNotForRounds) {
+  RoundPlan plan = GoodPlan();
+  plan.encoding = Encoding::kBF16;
+  plan.scale_exponent = -12;
+  EXPECT_TRUE(CheckPlan(plan, 100, Inc(1)).ok());
+  plan.encoding = Encoding::kInt8;
+  ExpectRefused(plan, "int8");
+  plan.encoding = Encoding::kF16;
+  for (const int32_t exponent : {-63, 63, std::numeric_limits<int32_t>::min()}) {
+    plan.scale_exponent = exponent;
+    ExpectRefused(plan, "2^");
+  }
+}
+
+TEST(MeanExponent, IsThatOfThePowerOfTwoNextAboveOneOverTheTokens) {
+  EXPECT_EQ(MeanExponent(1), 0);
+  EXPECT_EQ(MeanExponent(2), -1);
+  EXPECT_EQ(MeanExponent(3), -1);
+  EXPECT_EQ(MeanExponent(4096), -12);
+  EXPECT_EQ(MeanExponent(8191), -12);
+  EXPECT_EQ(MeanExponent(std::numeric_limits<int64_t>::max()), -62);
+}
+
 RoundPlan PlanOf(std::vector<uint32_t> members, std::vector<RoundPart> parts) {
   RoundPlan plan;
   for (uint32_t counter : members) plan.members.push_back({{Epoch{1}, counter}, {}});

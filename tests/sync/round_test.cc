@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "codec/codec.h"
 #include "runtime/base/lane.h"
 #include "runtime/base/rng.h"
 #include "sync/plan.h"
@@ -89,21 +91,32 @@ class Group {
     }
   }
 
+  // What is left of numbers that travelled as the plan says.
+  std::vector<float> Sent(const std::vector<float>& values) const {
+    Coding coding;
+    coding.encoding = plan_.encoding;
+    coding.scale_exponent = plan_.scale_exponent;
+    const Blob sent = EncodeBlob(Blob::OfFloats(values), coding);
+    const Blob got = *DecodeBlob(sent, plan_.scale_exponent);
+    return {got.As<float>().begin(), got.As<float>().end()};
+  }
+
   // The sum of the contributors' gradients, left to right in the plan's order.
   std::vector<float> DirectSum() const {
     std::vector<float> sum;
     for (size_t i = 0; i < plan_.members.size(); ++i) {
       if (plan_.members[i].segments.empty()) continue;
+      const std::vector<float> own = Sent(gradients_[i]);
       if (sum.empty()) {
-        sum = gradients_[i];
+        sum = own;
         continue;
       }
       for (size_t k = 0; k < sum.size(); ++k) {
-        volatile float next = sum[k] + gradients_[i][k];
+        volatile float next = sum[k] + own[k];
         sum[k] = next;
       }
     }
-    return sum;
+    return Sent(sum);
   }
 
   struct Flight {
@@ -188,6 +201,58 @@ TEST(RoundTest, AnyOrderOfArrivalGivesAllMembersTheBitsOfTheDirectOrderedSum) {
         ExpectAllHaveTheDirectSum(&group);
       }
     }
+  }
+}
+
+TEST(RoundTest, SixteenBitPiecesAndResultsGiveAllMembersTheSameBits) {
+  for (const Encoding encoding : {Encoding::kF16, Encoding::kBF16}) {
+    for (size_t members : {1, 2, 3, 5}) {
+      for (int64_t size : {1, 50, 1003}) {
+        for (uint64_t seed = 0; seed < 20; ++seed) {
+          std::vector<bool> contributes(members, true);
+          if (members > 2) contributes[1] = false;
+          Group group(size, contributes);
+          group.plan().encoding = encoding;
+          group.plan().scale_exponent = -12;
+          group.Build();
+          group.RunInRandomOrder(seed, seed % 3);
+          ExpectAllHaveTheDirectSum(&group);
+        }
+      }
+    }
+  }
+}
+
+// Without the scale it would not be finite.
+TEST(RoundTest, ScaledSumsFitIntoHalfPrecision) {
+  Group group(1003, {true, true, true});
+  const std::vector<float> exact = group.DirectSum();
+  EXPECT_GT(*std::max_element(exact.begin(), exact.end()), 70000.0f);
+  group.plan().encoding = Encoding::kF16;
+  group.plan().scale_exponent = -12;
+  group.Build();
+  group.RunInRandomOrder(1);
+  const std::vector<float> got = Joined(group.member(2).gradient());
+  for (size_t i = 0; i < exact.size(); ++i) {
+    // Three pieces and a result, each rounded to 11 bits of at most 2^20.
+    EXPECT_NEAR(got[i], exact[i], 4 * 0x1p20 * 0x1p-11);
+  }
+}
+
+TEST(RoundTest, DataInAnotherEncodingThanThePlansIsRefused) {
+  Group group(100, {true, true});
+  group.plan().encoding = Encoding::kBF16;
+  group.Build();
+  group.Contribute(0);
+  group.Contribute(1);
+  Piece piece;
+  piece.round = group.plan().id;
+  piece.part = 0;
+  const int64_t count = group.plan().parts[0].count;
+  for (const Encoding encoding : {Encoding::kRaw, Encoding::kF16, Encoding::kInt8}) {
+    const Blob zeros = MutableBlob::Zeros(DType::kF32, {count}).Freeze();
+    piece.data = EncodeBlob(zeros, {encoding});
+    EXPECT_TRUE(absl::IsInvalidArgument(group.member(0).OnPiece(Inc(2), piece).status()));
   }
 }
 

@@ -147,6 +147,28 @@ TEST(MutableBlob, IsAlignedTo64BytesAndFreezesWithoutACopy) {
   }
 }
 
+TEST(MutableBlob, EncodedOnesSayWhatTheyDecodeTo) {
+  MutableBlob made = MutableBlob::ForEncoded(Encoding::kInt8, {2, 100});
+  EXPECT_EQ(made.size_bytes(), 200u + 2 * 4);
+  const std::byte* before = made.data();
+  const Blob frozen = std::move(made).Freeze();
+  EXPECT_EQ(frozen.data(), before);
+  EXPECT_TRUE(frozen.encoded());
+  EXPECT_EQ(frozen.encoding(), Encoding::kInt8);
+  EXPECT_EQ(frozen.dtype(), DType::kF32);
+  EXPECT_EQ(frozen.element_count(), 200);
+  const Blob reshaped = frozen.Reshaped({200});
+  EXPECT_EQ(reshaped.encoding(), Encoding::kInt8);
+  EXPECT_EQ(reshaped.size_bytes(), frozen.size_bytes());
+  EXPECT_EQ(reshaped.data(), frozen.data());
+}
+
+TEST(BlobDeathTest, ElementsOfAnEncodedOneAreNotToBeHad) {
+  const Blob blob = MutableBlob::ForEncoded(Encoding::kF16, {8}).Freeze();
+  EXPECT_DEATH(blob.As<float>(), "encoded");
+  EXPECT_DEATH(blob.Slice(0, 4), "encoded");
+}
+
 TEST(MutableBlob, ZerosAreZero) {
   EXPECT_THAT(MutableBlob::Zeros(DType::kI64, {3}).As<int64_t>(), ElementsAre(0, 0, 0));
 }

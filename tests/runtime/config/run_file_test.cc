@@ -164,6 +164,8 @@ TEST(ParseRunFile, BadFileIsRefusedWithLineKeyAndCause) {
        "run.toml:2: train.steps: \"many\" is not a whole number from 1 to 1099511627776"},
       {"[train]\non_nonfinite = \"ignore\"\n",
        "run.toml:2: train.on_nonfinite: \"ignore\" is not one of \"skip\", \"stop\""},
+      {"[codec]\nround = \"int8\"\n",
+       "run.toml:2: codec.round: \"int8\" is not one of \"raw\", \"fp16\", \"bf16\""},
       {"[data]\ntext = [\"a\"]\nshards = [\"b\"]\n",
        "run.toml:3: data.shards: stands beside data.text; give one of the two (data.text = [] "
        "takes "
@@ -231,8 +233,8 @@ TEST(ParseRunFile, BadFileIsRefusedWithLineKeyAndCause) {
       {"[model]\nhead = 4\n", "run.toml:2: model.head: no such key; did you mean model.heads?"},
       {"[model]\nsteps = 4\n", "run.toml:2: model.steps: no such key; did you mean train.steps?"},
       {"[modle]\nheads = 4\n",
-       "run.toml:1: modle: no such section; there are model, data, train, optimizer, swarm, local, "
-       "checkpoint, chaos"},
+       "run.toml:1: modle: no such section; there are model, data, train, optimizer, swarm, codec, "
+       "local, checkpoint, chaos"},
       {"layers = 4\n", "run.toml:1: layers: keys belong in a section; did you mean model.layers?"},
       {"train = 4\n", "run.toml:1: train: is a section; write [train]"},
       {"[model.layers]\nx = 1\n",

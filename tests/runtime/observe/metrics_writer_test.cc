@@ -20,6 +20,8 @@ StepReport Report() {
   report.replicas = {2, 1, 3};
   report.retries = 4;
   report.replayed = 5;
+  report.bytes_forward = 1000;
+  report.bytes_backward = 600;
   return report;
 }
 
@@ -27,7 +29,7 @@ TEST(MetricsWriterTest, LineHasExactlyTheKeysThatScriptsRelyOn) {
   EXPECT_EQ(ToMetricsLine(Report()),
             R"({"step":7,"loss":0.30000000000000004,"grad_norm":0.3333333333333333,"lr":0.003,)"
             R"("tokens":4096,"tokens_per_s":9000.5,"step_s":0.455,"replicas":[2,1,3],"retries":4,)"
-            R"("replayed":5,"lane_ok":true})");
+            R"("replayed":5,"lane_ok":true,"bytes_forward":1000,"bytes_backward":600})");
 }
 
 TEST(MetricsWriterTest, DoublesAreReadBackToTheBit) {

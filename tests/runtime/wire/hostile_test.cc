@@ -159,6 +159,62 @@ TEST(HostileWire, AListThatClaimsMoreThanTheEnvelopeHoldsIsRefused) {
             StatusCode::kInvalidArgument);
 }
 
+Message EncodedBackwardOf(Encoding encoding, std::vector<int64_t> shape) {
+  Backward backward;
+  backward.gradient = MutableBlob::ForEncoded(encoding, std::move(shape)).Freeze();
+  Message message;
+  message.body = std::move(backward);
+  return message;
+}
+
+TEST(HostileWire, EncodedTensorsWhoseBytesAreNotThoseOfTheirShapeAreRefused) {
+  for (const Encoding encoding :
+       {Encoding::kF16, Encoding::kBF16, Encoding::kInt8, Encoding::kInt4}) {
+    const Packet good = EncodeMessage(EncodedBackwardOf(encoding, {2, 300}));
+    ASSERT_EQ(CodeOfDecoding(good), StatusCode::kOk);
+    for (const int more : {-1, 1, 132}) {
+      Packet packet = good;
+      std::string bytes = packet.frames[0].ToStringBytes();
+      bytes.resize(static_cast<size_t>(static_cast<int>(bytes.size()) + more));
+      packet.frames[0] = BlobOf(bytes);
+      EXPECT_EQ(CodeOfDecoding(packet), StatusCode::kInvalidArgument);
+    }
+    EXPECT_EQ(CodeOfDecoding(WithWord(good, 300, 301)), StatusCode::kInvalidArgument);
+  }
+}
+
+// Element type f32 and the codec stand in one word.
+TEST(HostileWire, UnknownCodecsAndEncodedTokensAreRefused) {
+  const Packet good = EncodeMessage(EncodedBackwardOf(Encoding::kInt8, {2, 300}));
+  EXPECT_EQ(CodeOfDecoding(WithWord(good, 0x0303, 0x0503)), StatusCode::kInvalidArgument);
+  EXPECT_EQ(CodeOfDecoding(WithWord(good, 0x0303, 0xff03)), StatusCode::kInvalidArgument);
+  EXPECT_EQ(CodeOfDecoding(WithWord(good, 0x0303, 0x0301)), StatusCode::kInvalidArgument);
+}
+
+TEST(HostileWire, EncodedTensorsAreRefusedWhereNoneBelongs) {
+  const Blob encoded = MutableBlob::ForEncoded(Encoding::kInt8, {2, 300}).Freeze();
+  Forward forward;
+  forward.input = encoded;
+  forward.targets = encoded;
+  Message message;
+  message.body = forward;
+  EXPECT_EQ(CodeOfDecoding(EncodeMessage(message)), StatusCode::kInvalidArgument);
+  Chunk chunk;
+  chunk.bytes = encoded;
+  message.body = chunk;
+  EXPECT_EQ(CodeOfDecoding(EncodeMessage(message)), StatusCode::kInvalidArgument);
+}
+
+// No more is reserved than the limit on what tensors decode to.
+TEST(HostileWire, EncodedTensorsThatDecodeToMoreThanAMessageAreRefused) {
+  WireLimits limits;
+  limits.max_message_bytes = 4096;
+  EXPECT_EQ(CodeOfDecoding(EncodeMessage(EncodedBackwardOf(Encoding::kInt4, {1024})), limits),
+            StatusCode::kOk);
+  EXPECT_EQ(CodeOfDecoding(EncodeMessage(EncodedBackwardOf(Encoding::kInt4, {1025})), limits),
+            StatusCode::kInvalidArgument);
+}
+
 TEST(HostileWire, TensorsOfTooManyDimensionsAreRefused) {
   EXPECT_EQ(CodeOfDecoding(EncodeMessage(BackwardOf({1, 1, 1, 1, 1, 1, 1, 1}))), StatusCode::kOk);
   EXPECT_EQ(CodeOfDecoding(EncodeMessage(BackwardOf({1, 1, 1, 1, 1, 1, 1, 1, 1}))),

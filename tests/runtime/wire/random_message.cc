@@ -20,6 +20,7 @@ constexpr uint64_t EnumValues() {
   if (std::is_same_v<Enum, Content>) return 2;
   if (std::is_same_v<Enum, OrderKind>) return 3;
   if (std::is_same_v<Enum, ShardOrder>) return 3;
+  if (std::is_same_v<Enum, Encoding>) return 5;
   if (std::is_same_v<Enum, absl::StatusCode>) return 17;
   return 0;
 }

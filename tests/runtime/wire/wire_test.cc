@@ -193,6 +193,29 @@ TEST(Wire, AScalarHasOneElement) {
   EXPECT_EQ(input.As<float>()[0], 2.5f);
 }
 
+TEST(Wire, EncodedTensorsArriveAsTheyWereSent) {
+  for (const Encoding encoding :
+       {Encoding::kF16, Encoding::kBF16, Encoding::kInt8, Encoding::kInt4}) {
+    for (const std::vector<int64_t>& shape :
+         {std::vector<int64_t>{3, 7, 50}, {1}, {4, 0, 16}, {2, 512, 64}}) {
+      MutableBlob made = MutableBlob::ForEncoded(encoding, shape);
+      for (size_t i = 0; i < made.size_bytes(); ++i) made.data()[i] = std::byte(i * 7);
+      const Blob sent = std::move(made).Freeze();
+      for (const bool odd : {false, true}) {
+        Packet packet = EncodeMessage(ForwardOf(sent), 1024);
+        for (Blob& frame : packet.frames) frame = odd ? Misaligned(frame, 1) : frame;
+        const absl::StatusOr<Message> got = DecodeMessage(std::move(packet), WireLimits{});
+        ASSERT_TRUE(got.ok()) << got.status();
+        const Blob& input = std::get<Forward>(got->body).input;
+        EXPECT_EQ(input.encoding(), encoding);
+        EXPECT_EQ(input.dtype(), DType::kF32);
+        EXPECT_EQ(input.shape(), shape);
+        EXPECT_EQ(input.ToStringBytes(), sent.ToStringBytes());
+      }
+    }
+  }
+}
+
 TEST(Wire, TwoTensorsKeepApart) {
   Forward forward;
   forward.input = FloatsCounting(3);
