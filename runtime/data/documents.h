@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "runtime/base/blob.h"
-#include "runtime/data/tokenizer.h"
+#include "runtime/tokenizer/tokenizer.h"
 
 namespace starling {
 

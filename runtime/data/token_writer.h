@@ -22,7 +22,7 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/data/shard_index.h"
-#include "runtime/data/tokenizer.h"
+#include "runtime/tokenizer/tokenizer.h"
 #include "runtime/env/file_system.h"
 
 namespace starling {
