@@ -171,7 +171,8 @@ TEST(ParseRunFile, BadFileIsRefusedWithLineKeyAndCause) {
       {"[data]\nvalidation_shards = [\"b\"]\n",
        "run.toml:2: data.validation_shards: there are no data.shards to train on beside them"},
       {"[data]\ntext = [\"a\"]\ntokenizer = \"gpt2\"\n",
-       "run.toml:3: data.tokenizer: \"gpt2\" is for data.shards; data.text is read as \"bytes\""},
+       "run.toml:3: data.tokenizer: \"gpt2\" is for data.shards; data.text is read as \"bytes\". Make "
+       "shards of the text with `starling tokenize --tokenizer`"},
       {"[data]\nshard_format = \"hdf5\"\n",
        "run.toml:2: data.shard_format: \"hdf5\" is not one of \"auto\", \"raw\", \"llm.c\""},
       {"[data]\nshards = [5]\n",
