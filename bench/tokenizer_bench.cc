@@ -3,8 +3,8 @@
 //   tokenizer_bench FILE [VOCABULARY [ROUNDS]]     8192 and 5 if not given
 //   tokenizer_bench FILE PATH [ROUNDS]             with the tokenizer in PATH instead
 //
-// Prints the CPU times of counting words and of merging, then the median rate of encoding: the file as
-// one document, and its lines as documents of their own, as JSONL has them; and of decoding.
+// Prints the CPU times of counting words and of merging, then the median rate of encoding: the file
+// as one document, and its lines as documents of their own, as JSONL has them; and of decoding.
 // "bytes" is how many bytes a token has.
 #include <algorithm>
 #include <cstdio>

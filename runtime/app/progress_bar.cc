@@ -14,12 +14,18 @@ namespace {
 constexpr int64_t kBarWidth = 30;
 constexpr absl::Duration kBarEvery = absl::Milliseconds(100);
 
-std::string Bytes(uint64_t bytes) { return FormatBytes(static_cast<int64_t>(bytes)); }
-
 }  // namespace
 
-ProgressBar::ProgressBar(std::string verb, uint64_t total)
-    : verb_(std::move(verb)), total_(total), terminal_(StdoutIsTerminal()) {}
+ProgressBar::ProgressBar(std::string verb, uint64_t total, std::string things)
+    : verb_(std::move(verb)),
+      total_(total),
+      things_(std::move(things)),
+      terminal_(StdoutIsTerminal()) {}
+
+std::string ProgressBar::Amount(uint64_t count) const {
+  const auto number = static_cast<int64_t>(count);
+  return things_.empty() ? FormatBytes(number) : FormatCount(number) + " " + things_;
+}
 
 void ProgressBar::Show(uint64_t done) {
   const int64_t percent = static_cast<int64_t>(100.0 * static_cast<double>(done) /
@@ -46,7 +52,7 @@ void ProgressBar::Draw(uint64_t done, int64_t percent) {
       done == 0 ? "?" : FormatSeconds(static_cast<double>(total_ - done) / rate);
   std::fputs(
       absl::StrFormat("\r[%-*s] %3d%%  %s of %s  %s/s  eta %s\x1b[K", int{kBarWidth}, bar, percent,
-                      Bytes(done), Bytes(total_), FormatBytes(static_cast<int64_t>(rate)), eta)
+                      Amount(done), Amount(total_), Amount(static_cast<uint64_t>(rate)), eta)
           .c_str(),
       stdout);
   std::fflush(stdout);
@@ -55,7 +61,7 @@ void ProgressBar::Draw(uint64_t done, int64_t percent) {
 void ProgressBar::Print(uint64_t done, int64_t percent) {
   if (percent / 10 <= tenths_ || percent >= 100) return;
   tenths_ = percent / 10;
-  PrintLine(absl::StrFormat("%s %2d%%  %s of %s", verb_, percent, Bytes(done), Bytes(total_)));
+  PrintLine(absl::StrFormat("%s %2d%%  %s of %s", verb_, percent, Amount(done), Amount(total_)));
 }
 
 }  // namespace starling

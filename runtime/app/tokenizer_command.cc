@@ -202,7 +202,7 @@ absl::Status TrainTokenizer(const TokenizerTrainArgs& args) {
   CountRun count(args);
   STARLING_ASSIGN_OR_RETURN(const WordCounts counts, count.Run());
   const auto size = static_cast<uint32_t>(args.vocabulary) - 1;  // and the separator
-  ProgressBar progress("merged", size);
+  ProgressBar progress("made", size, "tokens");
   const TrainedBpe trained =
       TrainBpe(counts, size, [&](uint32_t tokens) { progress.Show(tokens); });
   progress.Clear();
