@@ -15,7 +15,8 @@ groups=(
   "messages between peers|libzmq3-dev cppzmq-dev libcapnp-dev capnproto"
   "base libraries, hashes|libabsl-dev libssl-dev libxxhash-dev"
   "command line, run files, logs, JSON|libcli11-dev libtomlplusplus-dev libspdlog-dev libfmt-dev nlohmann-json3-dev"
-  "tests|libgtest-dev libgmock-dev"
+  "tokenizers: patterns, Unicode normal forms|libpcre2-dev libutf8proc-dev"
+  "tests|libgtest-dev libgmock-dev libsentencepiece-dev"
   "benchmarks of single paths|libbenchmark-dev"
 )
 

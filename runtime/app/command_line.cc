@@ -29,6 +29,7 @@ constexpr char kExamples[] =
     "  starling resume runs/20260101-120000 --train.steps=400\n"
     "  starling generate runs/20260101-120000 --prompt \"class \"\n"
     "  starling tokenize 'corpus/*.jsonl' --out shards        tokens to train on, made once\n"
+    "  starling tokenizer train --vocab 4096 --out bpe FILES  fewer, longer tokens than bytes\n"
     "  starling doctor                                        why does it not work?\n"
     "  starling sim --seeds 1000                              the protocol under drawn faults\n";
 
@@ -60,7 +61,8 @@ class CommandLine {
  public:
   CommandLine(std::string program, const TorchCommands* torch)
       : torch_(torch), app_("Starling trains one model on many unreliable machines.", "starling") {
-    train_.program = resume_.program = stage_.program = tokenize_.program = std::move(program);
+    train_.program = resume_.program = stage_.program = tokenize_.program =
+        tokenizer_train_.program = std::move(program);
     app_.footer(kExamples);
     app_.set_version_flag("--version", std::string("starling ") + StarlingVersion());
     AddTrain();
@@ -74,6 +76,7 @@ class CommandLine {
     AddCheckpoint();
     AddSim();
     AddTokenize();
+    AddTokenizer();
   }
 
   CLI::App& app() { return app_; }
@@ -170,6 +173,8 @@ class CommandLine {
     command->add_option("run_dir", generate_.run_directory, "A run's or a checkpoint's directory")
         ->required();
     command->add_option("--prompt", generate_.prompt, "What the text begins with")->required();
+    command->add_option("--tokenizer", generate_.tokenizer,
+                        "A folder or file, where the run does not have its own");
     command->add_option("--tokens", generate_.tokens, "How many more")
         ->capture_default_str()
         ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
@@ -235,7 +240,9 @@ class CommandLine {
     command->add_option("input", tokenize_.inputs, "Files, or patterns as in data.text")
         ->required();
     command->add_option("--out", tokenize_.out, "The folder to make")->required();
-    command->add_option("--tokenizer", tokenize_.tokenizer, "What makes the tokens")
+    command
+        ->add_option("--tokenizer", tokenize_.tokenizer,
+                     "What makes the tokens: bytes, or a folder or file of a tokenizer")
         ->capture_default_str();
     command
         ->add_option("--text-key", tokenize_.text_key,
@@ -253,6 +260,35 @@ class CommandLine {
     command->add_option("--threads", tokenize_.threads, "Default: as many as there are cores")
         ->check(CLI::Range(1, 4096));
     command->callback([this] { chosen_.run = [this] { return Tokenize(tokenize_); }; });
+  }
+
+  void AddTokenizer() {
+    CLI::App* const tokenizer = app_.add_subcommand("tokenizer", "Make and look at tokenizers");
+    CLI::App* const train =
+        tokenizer->add_subcommand("train", "A byte-level BPE tokenizer from text and JSONL");
+    train->add_option("input", tokenizer_train_.inputs, "Files, or patterns as in data.text")
+        ->required();
+    train->add_option("--vocab", tokenizer_train_.vocabulary, "How many tokens, bytes included")
+        ->required()
+        ->check(CLI::Range(int64_t{258}, int64_t{1} << 24));
+    train->add_option("--out", tokenizer_train_.out, "The folder to make")->required();
+    train
+        ->add_option("--text-key", tokenizer_train_.text_key,
+                     "Where the text is in a line of a .jsonl or .ndjson file")
+        ->capture_default_str();
+    train->add_option("--threads", tokenizer_train_.threads, "Default: as many as there are cores")
+        ->check(CLI::Range(1, 4096));
+    train->callback([this] { chosen_.run = [this] { return TrainTokenizer(tokenizer_train_); }; });
+    const auto add = [&](const char* name, const char* what,
+                         absl::Status (*run)(const std::string&)) {
+      CLI::App* const command = tokenizer->add_subcommand(name, what);
+      command->add_option("path", path_, "\"bytes\", or a folder or file of a tokenizer")
+          ->required();
+      command->callback([this, run] { chosen_.run = [this, run] { return run(path_); }; });
+    };
+    add("info", "What it is", ShowTokenizer);
+    add("encode", "Text on the standard input to tokens", EncodeInput);
+    add("decode", "Tokens on the standard input to text", DecodeInput);
   }
 
   // Its arguments are the other program's.
@@ -277,6 +313,7 @@ class CommandLine {
   ConfigArgs config_;
   CheckpointGcArgs gc_;
   TokenizeArgs tokenize_;
+  TokenizerTrainArgs tokenizer_train_;
   std::string path_;
 };
 
@@ -315,13 +352,14 @@ int RunCommandLine(int argc, char** argv, const TorchCommands* torch) {
   }
   if (!line.chosen().run) {
     const auto given = line.app().get_subcommands();
-    return Fail(given.empty() ? "name a command: train, stage, resume, status, leave, pause, "
-                                "generate, doctor, config, checkpoint, tokenize or sim; see "
-                                "starling --help"
-                              : absl::StrCat(given[0]->get_name(),
-                                             " needs a command of its own: see "
-                                             "starling ",
-                                             given[0]->get_name(), " --help"),
+    return Fail(given.empty()
+                    ? "name a command: train, stage, resume, status, leave, pause, "
+                      "generate, doctor, config, checkpoint, tokenize, tokenizer or sim; see "
+                      "starling --help"
+                    : absl::StrCat(given[0]->get_name(),
+                                   " needs a command of its own: see "
+                                   "starling ",
+                                   given[0]->get_name(), " --help"),
                 kUsage);
   }
   if (line.chosen().needs_torch && torch == nullptr) return BecomeTorchProgram(argv);

@@ -61,6 +61,7 @@ struct OrderArgs {
 struct GenerateArgs {
   std::string run_directory;  // or a checkpoint's folder
   std::string prompt;
+  std::string tokenizer;  // a path; empty: the run's
   int64_t tokens = 200;
   double temperature = 0.8;
   int64_t top_k = 40;
@@ -78,12 +79,21 @@ struct TokenizeArgs {
   std::string program;
   std::vector<std::string> inputs;  // files and patterns
   std::string out;
-  std::string tokenizer = "bytes";
-  std::string text_key = "text";  // of JSONL
+  std::string tokenizer = "bytes";  // or a path
+  std::string text_key = "text";    // of JSONL
   uint64_t shard_tokens = 100'000'000;
   double validation = 0;  // share of the documents
   bool no_separator = false;
   int64_t threads = 0;  // 0: as many as there are cores
+};
+
+struct TokenizerTrainArgs {
+  std::string program;
+  std::vector<std::string> inputs;  // files and patterns
+  std::string out;
+  int64_t vocabulary = 0;         // with the separator
+  std::string text_key = "text";  // of JSONL
+  int64_t threads = 0;            // 0: as many as there are cores
 };
 
 struct CheckpointGcArgs {
@@ -109,6 +119,11 @@ absl::Status OrderPause(const OrderArgs& args);
 absl::Status PrintConfig(const ConfigArgs& args);
 absl::Status ValidateConfig(const ConfigArgs& args);
 absl::Status Tokenize(const TokenizeArgs& args);
+absl::Status TrainTokenizer(const TokenizerTrainArgs& args);
+absl::Status ShowTokenizer(const std::string& path);
+// From the standard input to the standard output.
+absl::Status EncodeInput(const std::string& path);
+absl::Status DecodeInput(const std::string& path);
 absl::Status ListCheckpoints(const std::string& run_directory);
 absl::Status VerifyCheckpoints(const std::string& path);
 // Becomes the program with the virtual world (exec), which takes `arguments`; comes back only if

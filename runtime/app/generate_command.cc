@@ -7,17 +7,17 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/app/checkpoint_path.h"
 #include "runtime/app/commands.h"
+#include "runtime/app/run_tokenizer.h"
 #include "runtime/app/terminal.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/config/run_file.h"
 #include "runtime/reactor/posix_disk.h"
+#include "runtime/tokenizer/text_stream.h"
 #include "stages/model_layout.h"
 #include "stages/torch_generate.h"
 
 namespace starling {
 namespace {
-
-constexpr int64_t kBytes = 256;
 
 struct LoadedModel {
   RunConfig config;
@@ -48,18 +48,18 @@ absl::StatusOr<LoadedModel> LoadNewest(Disk& disk, const std::string& path) {
   return first_problem;
 }
 
-// A model of which nothing says what its tokens are is one of bytes if its vocabulary is theirs.
-absl::Status CheckTokensAreBytes(const RunConfig& config, const std::string& path) {
-  const DataConfig& data = config.data;
-  const bool unknown = data.tokenizer.empty() && data.text.empty() &&
-                       (!data.shards.empty() || config.model.vocabulary != kBytes);
-  if (!unknown && (data.tokenizer.empty() || data.tokenizer == "bytes")) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(
-      path, ": the tokens of this model are not bytes (",
-      data.tokenizer.empty() ? "data.tokenizer is not known"
-                             : absl::StrCat("data.tokenizer = \"", data.tokenizer, "\""),
-      ", model.vocabulary = ", config.model.vocabulary,
-      "), so generate cannot turn a prompt into them"));
+// A prompt as the model has seen texts begin.
+absl::StatusOr<std::vector<int32_t>> PromptTokens(const Tokenizer& tokenizer,
+                                                  const std::string& prompt) {
+  if (prompt.empty()) {
+    return absl::InvalidArgumentError("--prompt is empty: give at least one character");
+  }
+  std::vector<uint32_t> tokens = tokenizer.prefix();
+  const absl::Status status = tokenizer.Encode(prompt.data(), prompt.size(), &tokens);
+  if (!status.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--prompt: ", status.message()));
+  }
+  return std::vector<int32_t>(tokens.begin(), tokens.end());
 }
 
 void Write(const std::string& bytes) {
@@ -72,7 +72,11 @@ void Write(const std::string& bytes) {
 absl::Status Generate(const GenerateArgs& args) {
   PosixDisk disk;
   STARLING_ASSIGN_OR_RETURN(const LoadedModel model, LoadNewest(disk, args.run_directory));
-  STARLING_RETURN_IF_ERROR(CheckTokensAreBytes(model.config, args.run_directory));
+  STARLING_ASSIGN_OR_RETURN(
+      const std::unique_ptr<Tokenizer> tokenizer,
+      FindModelTokenizer(disk, args.run_directory, model.config, args.tokenizer));
+  STARLING_ASSIGN_OR_RETURN(const std::vector<int32_t> prompt,
+                            PromptTokens(*tokenizer, args.prompt));
   const int threads = args.threads > 0
                           ? static_cast<int>(args.threads)
                           : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);
@@ -82,19 +86,16 @@ absl::Status Generate(const GenerateArgs& args) {
   sampling.temperature = args.temperature;
   sampling.top_k = args.top_k;
   sampling.seed = args.seed;
-  if (args.prompt.empty()) {
-    return absl::InvalidArgumentError("--prompt is empty: give at least one character");
-  }
-  std::vector<int32_t> prompt;
-  for (unsigned char byte : args.prompt) prompt.push_back(byte);
   STARLING_RETURN_IF_ERROR(generator->Begin(prompt, sampling));
   Write(args.prompt);
+  TextStream text(tokenizer.get());
   for (int64_t count = 0; count < args.tokens; ++count) {
     STARLING_ASSIGN_OR_RETURN(const int32_t token, generator->Next());
-    if (token >= kBytes) break;  // the end of a document
-    Write(std::string(1, static_cast<char>(token)));
+    const auto number = static_cast<uint32_t>(token);
+    if (number == tokenizer->separator() || number >= tokenizer->vocabulary()) break;
+    Write(text.Push(number));
   }
-  Write("\n");
+  Write(text.Finish() + "\n");
   return absl::OkStatus();
 }
 

@@ -12,9 +12,11 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "nlohmann/json.hpp"
+#include "runtime/app/run_tokenizer.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/config/run_file.h"
 #include "runtime/data/corpus.h"
+#include "runtime/tokenizer/tokenizer_name.h"
 #include "runtime/trainer/decision_log.h"
 #include "runtime/trainer/epoch_store.h"
 #include "stages/initial_state.h"
@@ -65,12 +67,25 @@ absl::Status WriteVersionZero(Disk& disk, RunPlan* plan) {
   return absl::OkStatus();
 }
 
+absl::Status KeepTokenizer(Disk& disk, RunPlan* plan) {
+  const std::string& name = plan->config.data.tokenizer;
+  STARLING_ASSIGN_OR_RETURN(
+      plan->tokenizer, KeepRunTokenizer(disk, plan->directory, name, std::move(plan->tokenizer)));
+  if (plan->tokenizer == nullptr && IsTokenizerName(name)) {
+    plan->notices.push_back(absl::StrCat("the tokenizer ", name,
+                                         " is not beside the shards: generate will want it, as "
+                                         "--tokenizer"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status FillRunDirectory(Disk& disk, RunPlan* plan) {
   STARLING_RETURN_IF_ERROR(disk.MakeDirectories(plan->directory + "/logs"));
   STARLING_ASSIGN_OR_RETURN(plan->lock, FileLock::Acquire(plan->directory + "/lock"));
   STARLING_RETURN_IF_ERROR(WriteWholeFile(disk, plan->directory + "/run.toml", plan->config_toml));
   STARLING_RETURN_IF_ERROR(
       CreateDecisionLog(disk, plan->directory + "/decisions.jsonl", plan->run));
+  STARLING_RETURN_IF_ERROR(KeepTokenizer(disk, plan));
   FileEpochStore epochs(&disk, plan->directory + "/epoch");
   STARLING_ASSIGN_OR_RETURN(plan->epoch, TakeNextEpoch(&epochs, Epoch{0}));
   return WriteVersionZero(disk, plan);
@@ -137,9 +152,15 @@ absl::Status CheckRun(const CheckpointInfo& checkpoint, RunId saved_by, RunId ru
 }
 
 // What the shards' tokens are stays with the run.
-void Resolve(const Corpus& corpus, RunPlan* plan) {
+absl::StatusOr<Corpus> LoadData(Disk& disk, RunPlan* plan) {
+  STARLING_ASSIGN_OR_RETURN(plan->tokenizer, OpenGivenTokenizer(disk, &plan->config));
+  STARLING_ASSIGN_OR_RETURN(Corpus corpus, LoadCorpus(disk, plan->config));
   if (corpus.from_shards) plan->config.data.tokenizer = corpus.tokenizer;
   plan->config_toml = ToToml(plan->config);
+  if (plan->tokenizer == nullptr) {
+    STARLING_ASSIGN_OR_RETURN(plan->tokenizer, FindShardsTokenizer(disk, corpus));
+  }
+  return corpus;
 }
 
 }  // namespace
@@ -233,8 +254,7 @@ absl::StatusOr<RunPlan> PlanNewRun(Disk& disk, const std::string& run_file,
   MakePatternsAbsolute(&plan.config);
   plan.layouts = LayoutsOf(plan.config);
   plan.run = DrawRunId();
-  STARLING_ASSIGN_OR_RETURN(Corpus corpus, LoadCorpus(disk, plan.config));
-  Resolve(corpus, &plan);
+  STARLING_ASSIGN_OR_RETURN(Corpus corpus, LoadData(disk, &plan));
   STARLING_ASSIGN_OR_RETURN(plan.feed, WindowFeed::Make(plan.config, std::move(corpus)));
   return plan;
 }
@@ -279,9 +299,9 @@ absl::StatusOr<RunPlan> ReopenRun(Disk& disk, const std::string& directory,
         absl::StrCat("all ", plan.config.train.steps, " steps of ", plan.directory,
                      " are done: give --train.steps=N with more to train it further"));
   }
-  STARLING_ASSIGN_OR_RETURN(Corpus corpus, LoadCorpus(disk, plan.config));
+  STARLING_ASSIGN_OR_RETURN(Corpus corpus, LoadData(disk, &plan));
   STARLING_RETURN_IF_ERROR(CheckText(plan, corpus, accept_new_text));
-  Resolve(corpus, &plan);
+  STARLING_RETURN_IF_ERROR(KeepTokenizer(disk, &plan));
   plan.start_meta.text_sha256 = corpus.sha256;
   const DataPosition position{Step{Value(plan.start.version)}, plan.start_meta.sequences};
   STARLING_ASSIGN_OR_RETURN(plan.feed, WindowFeed::Make(plan.config, std::move(corpus), position));

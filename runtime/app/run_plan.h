@@ -8,6 +8,7 @@
 //   lock              held by the trainer (file_lock.h)
 //   local.json        the local replicas that were started (local_swarm.h)
 //   decisions.jsonl   the decision log
+//   tokenizer/        its files, where the tokens are of one that has files (run_tokenizer.h)
 //   metrics.jsonl, events.jsonl, logs/, checkpoints/
 #ifndef STARLING_RUNTIME_APP_RUN_PLAN_H_
 #define STARLING_RUNTIME_APP_RUN_PLAN_H_
@@ -25,6 +26,7 @@
 #include "runtime/data/data_feed.h"
 #include "runtime/env/file_system.h"
 #include "runtime/reactor/file_lock.h"
+#include "runtime/tokenizer/tokenizer.h"
 #include "runtime/trainer/return_plan.h"
 
 namespace starling {
@@ -36,6 +38,7 @@ struct RunPlan {
   std::string config_toml;
   std::vector<StageLayout> layouts;  // per stage
   std::unique_ptr<WindowFeed> feed;
+  std::unique_ptr<Tokenizer> tokenizer;  // null: bytes, or its files are not known
   std::unique_ptr<FileLock> lock;
 
   RunId run{0};

@@ -48,13 +48,18 @@ std::string SamplePrompt(const RunPlan& plan) {
     return " ";
   }
   std::string bytes;
-  for (const int32_t token : tokens) {
-    bytes.push_back(token < 256 ? static_cast<char>(token) : '\n');
+  if (plan.tokenizer != nullptr) {
+    bytes = plan.tokenizer->Decode(std::vector<uint32_t>(tokens.begin(), tokens.end()));
+  } else {
+    for (const int32_t token : tokens) {
+      bytes.push_back(token < 256 ? static_cast<char>(token) : '\n');
+    }
   }
   size_t at = bytes.find('\n');
   at = at == std::string::npos ? 0 : bytes.find_first_not_of("\n ", at);
   if (at == std::string::npos) at = 0;
-  return bytes.substr(at, std::min<size_t>(kPromptBytes, bytes.find('\n', at) - at));
+  bytes = bytes.substr(at, std::min<size_t>(kPromptBytes, bytes.find('\n', at) - at));
+  return bytes.empty() ? " " : bytes;
 }
 
 std::string DataLine(const Corpus& corpus) {
@@ -142,8 +147,8 @@ void PrintRunHeader(const RunPlan& plan) {
 }
 
 void PrintRunEnd(const RunPlan& plan, const RunRecords& records, bool complete) {
-  const bool bytes = plan.feed->corpus().tokens_are_bytes();
-  if (complete && bytes) PrintSample(plan);
+  const bool speaks = plan.feed->corpus().tokens_are_bytes() || plan.tokenizer != nullptr;
+  if (complete && speaks) PrintSample(plan);
   PrintLine("");
   if (records.validation_loss()) {
     PrintLine(absl::StrFormat("validation loss  %.4f nats/%s", *records.validation_loss(),
@@ -158,7 +163,7 @@ void PrintRunEnd(const RunPlan& plan, const RunRecords& records, bool complete) 
   } else {
     PrintLine(absl::StrCat(resume, "   # go on"));
   }
-  if (bytes) {
+  if (speaks) {
     PrintLine(
         absl::StrCat("  ", plan.program, " generate ", plan.directory, " --prompt \"namespace \""));
   }

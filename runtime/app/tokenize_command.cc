@@ -9,9 +9,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "runtime/app/commands.h"
+#include "runtime/app/progress_bar.h"
 #include "runtime/app/terminal.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/data/documents.h"
@@ -21,69 +20,13 @@
 #include "runtime/reactor/event_loop.h"
 #include "runtime/reactor/posix_disk.h"
 #include "runtime/reactor/worker.h"
+#include "runtime/tokenizer/tokenizer_files.h"
 
 namespace starling {
 namespace {
 
 constexpr size_t kAhead = 3;  // chunks per thread that are out or wait for their turn
 constexpr uint64_t kChunkBytes = uint64_t{1} << 18;
-constexpr int64_t kBarWidth = 30;
-constexpr absl::Duration kBarEvery = absl::Milliseconds(100);
-
-// A bar on a terminal, else a line for every tenth of the work.
-class ProgressBar {
- public:
-  explicit ProgressBar(uint64_t total) : total_(total), terminal_(StdoutIsTerminal()) {}
-
-  void Show(uint64_t done) {
-    const int64_t percent = static_cast<int64_t>(
-        100.0 * static_cast<double>(done) / static_cast<double>(std::max<uint64_t>(total_, 1)));
-    return terminal_ ? Draw(done, percent) : Print(done, percent);
-  }
-
-  // Takes the bar away, so that a line can follow.
-  void Clear() {
-    if (!drawn_) return;
-    std::fputs("\r\x1b[K", stdout);
-    std::fflush(stdout);
-    drawn_ = false;
-  }
-
- private:
-  void Draw(uint64_t done, int64_t percent) {
-    const absl::Time now = absl::Now();
-    if (drawn_ && now - last_ < kBarEvery) return;
-    last_ = now;
-    drawn_ = true;
-    const double seconds = std::max(1e-3, absl::ToDoubleSeconds(now - began_));
-    const double rate = static_cast<double>(done) / seconds;
-    const std::string bar(static_cast<size_t>(percent * kBarWidth / 100), '#');
-    std::fputs(absl::StrFormat("\r[%-*s] %3d%%  %s of %s  %s/s  eta %s\x1b[K", int{kBarWidth}, bar,
-                               percent, Bytes(done), Bytes(total_),
-                               FormatBytes(static_cast<int64_t>(rate)), Eta(done, rate))
-                   .c_str(),
-               stdout);
-    std::fflush(stdout);
-  }
-
-  void Print(uint64_t done, int64_t percent) {
-    if (percent / 10 <= tenths_ || percent >= 100) return;
-    tenths_ = percent / 10;
-    PrintLine(absl::StrFormat("tokenized %2d%%  %s of %s", percent, Bytes(done), Bytes(total_)));
-  }
-
-  static std::string Bytes(uint64_t bytes) { return FormatBytes(static_cast<int64_t>(bytes)); }
-  std::string Eta(uint64_t done, double rate) const {
-    return done == 0 ? "?" : FormatSeconds(static_cast<double>(total_ - done) / rate);
-  }
-
-  const uint64_t total_;
-  const bool terminal_;
-  const absl::Time began_ = absl::Now();
-  absl::Time last_;
-  bool drawn_ = false;
-  int64_t tenths_ = 0;
-};
 
 // Chunks go to the threads in turn; what comes back is written in the order of the chunks, so that
 // the shards do not depend on the threads.
@@ -147,7 +90,7 @@ absl::Status TokenizeRun::Begin() {
     STARLING_ASSIGN_OR_RETURN(const uint64_t bytes, disk_.FileSize(file));
     total += bytes;
   }
-  progress_ = std::make_unique<ProgressBar>(total);
+  progress_ = std::make_unique<ProgressBar>("tokenized", total);
   TokenWriterOptions options;
   options.shard_tokens = args_.shard_tokens;
   options.validation = args_.validation;
@@ -284,9 +227,11 @@ void TokenizeRun::PrintSummary() const {
 }  // namespace
 
 absl::Status Tokenize(const TokenizeArgs& args) {
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = MakeTokenizer(args.tokenizer);
+  PosixDisk disk;
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = OpenTokenizer(disk, args.tokenizer);
   if (!tokenizer.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat("--tokenizer: ", tokenizer.status().message()));
+    return absl::Status(tokenizer.status().code(),
+                        absl::StrCat("--tokenizer: ", tokenizer.status().message()));
   }
   return TokenizeRun(args, *std::move(tokenizer)).Run();
 }

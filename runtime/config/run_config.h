@@ -45,7 +45,7 @@ struct ModelConfig {
   }
 };
 
-enum class ShardFormat : uint8_t { kAuto, kRaw, kLlmC };
+enum class ShardFormat : uint8_t { kAuto, kRaw, kLlmC, kMegatron };
 
 // Text or shards, not both.
 struct DataConfig {
@@ -53,7 +53,8 @@ struct DataConfig {
   std::vector<std::string> shards;             // globs of files of tokens
   std::vector<std::string> validation_shards;  // globs; empty: a share of `shards`
   ShardFormat shard_format = ShardFormat::kAuto;
-  std::string tokenizer;    // that made the shards; empty: not known. Text is always "bytes"
+  std::string tokenizer;    // that made the shards: "bytes", a path, or a name (tokenizer_name.h);
+                            // empty: not known. Text is always "bytes"
   double validation = 0.1;  // share of the files, the last ones in order of their paths
 };
 

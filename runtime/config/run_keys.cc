@@ -367,14 +367,18 @@ void AddDataAndTrain(std::vector<RunKey>* keys) {
           "Empty = the share `validation` of the shards");
   d.Choice<ShardFormat>(
       "shard_format", &D::shard_format,
-      {{"auto", ShardFormat::kAuto}, {"raw", ShardFormat::kRaw}, {"llm.c", ShardFormat::kLlmC}},
+      {{"auto", ShardFormat::kAuto},
+       {"raw", ShardFormat::kRaw},
+       {"llm.c", ShardFormat::kLlmC},
+       {"megatron", ShardFormat::kMegatron}},
       "\"raw\" (16-bit tokens and nothing else, as nanoGPT has it), \"llm.c\" (a header, then\n"
-      "16- or 32-bit tokens) or \"auto\" (llm.c where the file begins like it)");
+      "16- or 32-bit tokens), \"megatron\" (.bin files with an .idx beside each) or \"auto\"\n"
+      "(what the file and an .idx beside it look like)");
   d.Text(
       "tokenizer", &D::tokenizer, [](const std::string&) { return true; },
-      "the name of a tokenizer such as \"bytes\"",
-      "what made the shards' tokens; empty = taken from the shards.json beside them, where\n"
-      "there is one. Text is always \"bytes\"");
+      "\"bytes\", or a tokenizer's folder or file such as \"gpt2/tokenizer.json\"",
+      "what made the shards' tokens: \"bytes\", or a folder or file of a tokenizer. Empty = what\n"
+      "the shards.json beside them says, where there is one. Text is always \"bytes\"");
   d.Real("validation", &D::validation, BelowOne, kBelowOne,
          "share of the files kept for validation, the last ones in order of their paths;\n"
          "of a single file, the share of its bytes or tokens at the end");

@@ -35,7 +35,8 @@ std::optional<BrokenRule> DataRule(const DataConfig& data) {
   if (!data.text.empty() && !data.tokenizer.empty() && data.tokenizer != "bytes") {
     return BrokenRule{{"data.tokenizer", "data.text"},
                       absl::StrCat("\"", data.tokenizer,
-                                   "\" is for data.shards; data.text is read as \"bytes\"")};
+                                   "\" is for data.shards; data.text is read as \"bytes\". Make "
+                                   "shards of the text with `starling tokenize --tokenizer`")};
   }
   return std::nullopt;
 }

@@ -28,7 +28,7 @@ struct Corpus {
   uint64_t train_files = 0;
   uint64_t validation_files = 0;  // 0 where one file was cut in two
   bool from_shards = false;
-  std::string tokenizer;  // "bytes", or what the shards say; empty: not known
+  std::string tokenizer;  // Tokenizer::name, as the run or the shards say; empty: not known
 
   bool tokens_are_bytes() const { return tokenizer == "bytes"; }
 };

@@ -92,6 +92,13 @@ bool IsBlank(const char* begin, const char* end) {
   return std::all_of(begin, end, [](char c) { return c == ' ' || c == '\t' || c == '\r'; });
 }
 
+void BeginDocument(const Tokenizer& tokenizer, const DocumentOptions& options,
+                   TokenizedChunk* result) {
+  if (!options.separate) return;
+  const std::vector<uint32_t> prefix = tokenizer.prefix();
+  result->tokens.insert(result->tokens.end(), prefix.begin(), prefix.end());
+}
+
 void EndDocument(const Tokenizer& tokenizer, const DocumentOptions& options,
                  TokenizedChunk* result) {
   if (options.separate) result->tokens.push_back(tokenizer.separator());
@@ -105,6 +112,7 @@ std::string TokenizeLine(const Tokenizer& tokenizer, const char* begin, const ch
   nlohmann::json::sax_parse(begin, end, &line);
   std::string problem = line.Problem();
   if (!problem.empty() || line.text().empty()) return problem;
+  BeginDocument(tokenizer, options, result);
   const absl::Status status =
       tokenizer.Encode(line.text().data(), line.text().size(), &result->tokens);
   if (!status.ok()) return std::string(status.message());
@@ -160,6 +168,7 @@ TokenizedChunk TokenizeChunk(const Tokenizer& tokenizer, const Blob& file, bool 
                              FileChunk chunk, const DocumentOptions& options) {
   if (json_lines) return TokenizeLines(tokenizer, file, chunk, options);
   TokenizedChunk result;
+  if (chunk.begin == 0) BeginDocument(tokenizer, options, &result);
   const absl::Status status =
       tokenizer.Encode(reinterpret_cast<const char*>(file.data()) + chunk.begin,
                        chunk.end - chunk.begin, &result.tokens);

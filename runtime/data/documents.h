@@ -14,13 +14,13 @@
 #include <vector>
 
 #include "runtime/base/blob.h"
-#include "runtime/data/tokenizer.h"
+#include "runtime/tokenizer/tokenizer.h"
 
 namespace starling {
 
 struct DocumentOptions {
   std::string text_key = "text";  // of a JSONL line's object: where the text is
-  bool separate = true;           // Tokenizer::separator after each document
+  bool separate = true;           // Tokenizer::prefix before each document, separator after it
   uint64_t chunk_bytes = uint64_t{1} << 20;
 };
 

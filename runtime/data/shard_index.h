@@ -17,6 +17,8 @@
 namespace starling {
 
 inline constexpr char kShardIndexName[] = "shards.json";
+// The folder beside it with the files of the tokenizer, where that has any.
+inline constexpr char kShardTokenizerName[] = "tokenizer";
 
 struct ShardEntry {
   uint64_t tokens = 0;
@@ -25,7 +27,7 @@ struct ShardEntry {
 };
 
 struct ShardIndex {
-  std::string tokenizer;                     // "bytes"
+  std::string tokenizer;                     // Tokenizer::name
   uint32_t vocabulary = 0;                   // every token is below it
   std::optional<uint32_t> separator;         // the token after each document
   std::map<std::string, ShardEntry> shards;  // by name within the folder

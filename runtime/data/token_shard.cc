@@ -4,9 +4,11 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/base/check.h"
 #include "runtime/base/status_macros.h"
+#include "runtime/data/megatron_index.h"
 
 namespace starling {
 namespace {
@@ -81,13 +83,50 @@ absl::StatusOr<TokenShard> OpenWithHeader(const std::string& path, const Blob& b
        token_bytes, 0}};
 }
 
+// "/a/b.idx" of "/a/b.bin".
+std::string IndexPathOf(const std::string& path) {
+  const bool is_bin = absl::EndsWith(path, ".bin");
+  return (is_bin ? path.substr(0, path.size() - 4) : path) + ".idx";
+}
+
+absl::StatusOr<bool> HasIndex(Disk& disk, const std::string& path, ShardFormat format) {
+  if (format != ShardFormat::kAuto) return format == ShardFormat::kMegatron;
+  if (!disk.Exists(IndexPathOf(path))) return false;
+  STARLING_ASSIGN_OR_RETURN(const Blob bytes, disk.Map(IndexPathOf(path)));
+  return IsMegatronIndex(bytes);
+}
+
+absl::StatusOr<TokenShard> OpenWithIndex(Disk& disk, const std::string& path, Blob bytes) {
+  const std::string index_path = IndexPathOf(path);
+  if (!disk.Exists(index_path)) {
+    return absl::NotFoundError(
+        absl::StrCat(path, ": has no ", index_path, " beside it, as Megatron's shards have"));
+  }
+  STARLING_ASSIGN_OR_RETURN(const Blob index_bytes, disk.Map(index_path));
+  const absl::StatusOr<MegatronIndex> index = ParseMegatronIndex(index_bytes, bytes.size_bytes());
+  if (!index.ok()) {
+    return absl::Status(index.status().code(),
+                        absl::StrCat(index_path, ": ", index.status().message()));
+  }
+  return TokenShard{path, {path, std::move(bytes), index->token_bytes, 0}};
+}
+
+absl::StatusOr<TokenShard> OpenAny(Disk& disk, const std::string& path, ShardFormat format) {
+  STARLING_ASSIGN_OR_RETURN(Blob bytes, disk.Map(path));
+  const bool may_be_index = format == ShardFormat::kAuto || format == ShardFormat::kMegatron;
+  if (may_be_index && IsMegatronIndex(bytes)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": is an index of Megatron-LM; name the .bin files only"));
+  }
+  STARLING_ASSIGN_OR_RETURN(const bool has_index, HasIndex(disk, path, format));
+  if (has_index) return OpenWithIndex(disk, path, std::move(bytes));
+  return HasHeader(bytes, format) ? OpenWithHeader(path, bytes) : OpenRaw(path, std::move(bytes));
+}
+
 }  // namespace
 
 absl::StatusOr<TokenShard> OpenShard(Disk& disk, const std::string& path, ShardFormat format) {
-  STARLING_ASSIGN_OR_RETURN(Blob bytes, disk.Map(path));
-  STARLING_ASSIGN_OR_RETURN(TokenShard shard, HasHeader(bytes, format)
-                                                  ? OpenWithHeader(path, bytes)
-                                                  : OpenRaw(path, std::move(bytes)));
+  STARLING_ASSIGN_OR_RETURN(TokenShard shard, OpenAny(disk, path, format));
   if (shard.tokens.tokens() == 0) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": holds no tokens"));
   }

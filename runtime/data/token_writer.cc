@@ -157,7 +157,8 @@ TokenWriter::TokenWriter(Disk* disk, std::string out, const Tokenizer& tokenizer
     : disk_(disk),
       out_(std::move(out)),
       temporary_(out_ + kTemporarySuffix),
-      options_(std::move(options)) {
+      options_(std::move(options)),
+      tokenizer_files_(tokenizer.files()) {
   index_.tokenizer = tokenizer.name();
   index_.vocabulary = VocabularyOf(tokenizer, options_.separate);
   if (options_.separate) index_.separator = tokenizer.separator();
@@ -199,6 +200,16 @@ absl::Status TokenWriter::Add(const uint32_t* tokens, size_t count, bool ends) {
   return (judged ? validation_ : train_)->Add(tokens, count);
 }
 
+absl::Status TokenWriter::WriteTokenizerFiles() {
+  if (tokenizer_files_.empty()) return absl::OkStatus();
+  const std::string folder = absl::StrCat(temporary_, "/", kShardTokenizerName);
+  STARLING_RETURN_IF_ERROR(disk_->MakeDirectories(folder));
+  for (const TokenizerFile& file : tokenizer_files_) {
+    STARLING_RETURN_IF_ERROR(WriteFile(*disk_, absl::StrCat(folder, "/", file.name), file.bytes));
+  }
+  return disk_->SyncDirectory(folder);
+}
+
 absl::Status TokenWriter::Publish() {
   STARLING_CHECK(!published_);
   if (totals_.train_tokens == 0) {
@@ -214,6 +225,7 @@ absl::Status TokenWriter::Publish() {
   totals_.validation_shards = validation_->shards();
   STARLING_RETURN_IF_ERROR(
       WriteFile(*disk_, absl::StrCat(temporary_, "/", kShardIndexName), PrintShardIndex(index_)));
+  STARLING_RETURN_IF_ERROR(WriteTokenizerFiles());
   STARLING_RETURN_IF_ERROR(disk_->SyncDirectory(temporary_));
   STARLING_RETURN_IF_ERROR(disk_->Rename(temporary_, out_));
   published_ = true;

@@ -5,7 +5,8 @@
 //   writer->Publish();        // only now is there a folder `out`
 //
 // The folder gets train_000000.bin, train_000001.bin, ... and val_000000.bin, ..., llm.c's format,
-// 16-bit tokens where they fit, else 32-bit, and shards.json (shard_index.h). Every shard but the
+// 16-bit tokens where they fit, else 32-bit, shards.json (shard_index.h), and the tokenizer's own
+// files, if it has any, in a folder `tokenizer`. Every shard but the
 // last of its kind has exactly `shard_tokens`; documents are cut where one is full. What is written
 // depends on the documents and options alone. All is written and synced under a temporary folder
 // beside `out` (its name and ".tmp") and published by one rename; a writer that is destroyed before
@@ -19,11 +20,12 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "runtime/data/shard_index.h"
-#include "runtime/data/tokenizer.h"
 #include "runtime/env/file_system.h"
+#include "runtime/tokenizer/tokenizer.h"
 
 namespace starling {
 
@@ -68,6 +70,8 @@ class TokenWriter {
  private:
   class Series;
 
+  absl::Status WriteTokenizerFiles();
+
   TokenWriter(Disk* disk, std::string out, const Tokenizer& tokenizer, TokenWriterOptions options);
 
   Disk* const disk_;
@@ -75,6 +79,7 @@ class TokenWriter {
   const std::string temporary_;
   const TokenWriterOptions options_;
   ShardIndex index_;
+  const std::vector<TokenizerFile> tokenizer_files_;
   Totals totals_;
   bool published_ = false;
   std::unique_ptr<Series> train_;

@@ -173,9 +173,12 @@ TEST(ParseRunFile, BadFileIsRefusedWithLineKeyAndCause) {
       {"[data]\nvalidation_shards = [\"b\"]\n",
        "run.toml:2: data.validation_shards: there are no data.shards to train on beside them"},
       {"[data]\ntext = [\"a\"]\ntokenizer = \"gpt2\"\n",
-       "run.toml:3: data.tokenizer: \"gpt2\" is for data.shards; data.text is read as \"bytes\""},
+       "run.toml:3: data.tokenizer: \"gpt2\" is for data.shards; data.text is read as \"bytes\". "
+       "Make "
+       "shards of the text with `starling tokenize --tokenizer`"},
       {"[data]\nshard_format = \"hdf5\"\n",
-       "run.toml:2: data.shard_format: \"hdf5\" is not one of \"auto\", \"raw\", \"llm.c\""},
+       "run.toml:2: data.shard_format: \"hdf5\" is not one of \"auto\", \"raw\", \"llm.c\", "
+       "\"megatron\""},
       {"[data]\nshards = [5]\n",
        "run.toml:2: data.shards: [5] is not a list of file patterns such as "
        "[\"shards/train_*.bin\"]"},

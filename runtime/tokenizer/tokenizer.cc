@@ -1,4 +1,4 @@
-#include "runtime/data/tokenizer.h"
+#include "runtime/tokenizer/tokenizer.h"
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -33,6 +33,11 @@ class ByteTokenizer final : public Tokenizer {
 };
 
 }  // namespace
+
+const std::vector<TokenizerFile>& Tokenizer::files() const {
+  static const auto* const none = new std::vector<TokenizerFile>();
+  return *none;
+}
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(const std::string& name) {
   if (name == "bytes") return std::unique_ptr<Tokenizer>(std::make_unique<ByteTokenizer>());
