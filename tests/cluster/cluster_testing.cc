@@ -89,7 +89,10 @@ ClusterRun::~ClusterRun() {
 
 void ClusterRun::Start(std::vector<std::string> arguments) {
   address_.clear();
-  trainer_ = std::make_unique<Subprocess>(std::move(arguments));
+  Subprocess::Options options;
+  options.arguments = std::move(arguments);
+  options.environment = environment_;
+  trainer_ = std::make_unique<Subprocess>(std::move(options));
 }
 
 void ClusterRun::Train(const std::string& run_file, const std::vector<std::string>& more) {

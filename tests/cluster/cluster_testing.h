@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -47,6 +48,10 @@ class ClusterRun {
   const std::string& directory() const { return directory_; }
   Subprocess& trainer() { return *trainer_; }
 
+  // "NAME=value" for the processes that Train and Resume start, and their children.
+  void SetEnvironment(std::vector<std::string> environment) {
+    environment_ = std::move(environment);
+  }
   void Train(const std::string& run_file, const std::vector<std::string>& more);
   void Resume(const std::vector<std::string>& more = {});
   // Reports a failure, with what the trainer said, unless it ends with status 0.
@@ -76,6 +81,7 @@ class ClusterRun {
   void Start(std::vector<std::string> arguments);
 
   const std::string directory_;
+  std::vector<std::string> environment_;
   std::string address_;
   std::unique_ptr<Subprocess> trainer_;
 };
