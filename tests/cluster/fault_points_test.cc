@@ -148,28 +148,28 @@ INSTANTIATE_TEST_SUITE_P(
 
 // One of three dies; the one started in its place dies while it fetches the state, the next one
 // while it puts it in; then one of those who give it to the third.
-INSTANTIATE_TEST_SUITE_P(
-    JoinerAndDonor, FaultPointsTest,
-    ::testing::Values(
-        Faults{"FirstStage",
-               {"replica,0,notified,5", "replica,0,joining,7", "replica,0,loading,9",
-                "replica,0,donating,11"},
-               {"--swarm.stages=2", "--local.replicas=[3,2]"}},
-        Faults{"LastStage",
-               {"replica,1,notified,5", "replica,1,joining,7", "replica,1,loading,9",
-                "replica,1,donating,11"},
-               {"--swarm.stages=2", "--local.replicas=[2,3]"}}),
-    [](const ::testing::TestParamInfo<Faults>& faults) { return faults.param.name; });
+INSTANTIATE_TEST_SUITE_P(JoinerAndDonor, FaultPointsTest,
+                         ::testing::Values(Faults{"FirstStage",
+                                                  {"replica,0,notified,5", "replica,0,joining,7",
+                                                   "replica,0,loading,9", "replica,0,donating,11"},
+                                                  {"--swarm.stages=2", "--local.replicas=[3,2]"}},
+                                           Faults{"LastStage",
+                                                  {"replica,1,notified,5", "replica,1,joining,7",
+                                                   "replica,1,loading,9", "replica,1,donating,11"},
+                                                  {"--swarm.stages=2", "--local.replicas=[2,3]"}}),
+                         [](const ::testing::TestParamInfo<Faults>& faults) {
+                           return faults.param.name;
+                         });
 
 INSTANTIATE_TEST_SUITE_P(
     Trainer, FaultPointsTest,
-    ::testing::Values(
-        Faults{"StepAndRound",
-               {"trainer,-,running,5", "trainer,-,sealing,15", "trainer,-,in_round,25",
-                "trainer,-,before_record,35", "trainer,-,record_not_synced,45",
-                "trainer,-,between_decision_and_apply,55", "trainer,-,applying,65",
-                "trainer,-,in_checkpoint,75"},
-               {"--swarm.stages=3", "--local.replicas=2"}}),
+    ::testing::Values(Faults{
+        "StepAndRound",
+        {"trainer,-,running,5", "trainer,-,sealing,15", "trainer,-,in_round,25",
+         "trainer,-,before_record,35", "trainer,-,record_not_synced,45",
+         "trainer,-,between_decision_and_apply,55", "trainer,-,applying,65",
+         "trainer,-,in_checkpoint,75"},
+        {"--swarm.stages=3", "--local.replicas=2"}}),
     [](const ::testing::TestParamInfo<Faults>& faults) { return faults.param.name; });
 
 }  // namespace
