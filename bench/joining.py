@@ -4,9 +4,12 @@
 2 stages x 2 replicas. A stage's state (parameters and both moments) has about 50 MB. When the
 swarm has its pace, a third replica of stage 0 is started. From the moment it is admitted (its
 process is up then) it fetches the state and the results of the decisions taken meanwhile; then it
-serves. Stage 1 has two replicas all the time, so that the newcomer cannot make the swarm faster.
+serves. Its donors give at a rate (--join-rate, bytes/s each) that lets this take several seconds:
+at loopback's own rate it is over before a step is. Stage 1 has two replicas all the time, so that
+the newcomer cannot make the swarm faster; but from when it serves, one more process takes part in
+every round.
 
-    bench/joining.py [--device emulated:160ms] [--repeats 3] [--seconds 20]
+    bench/joining.py [--device emulated:320ms] [--repeats 3] [--seconds 20]
     bench/joining.py --device cpu            with LibTorch, one thread each
 
 Mean tokens/s are those of the steps decided in a window, over the time these took; `before` has two
@@ -38,6 +41,7 @@ hash_every = 1
 [swarm]
 stages = 2
 rebalance = "0s"
+join_rate = %(join_rate)d
 [local]
 replicas = 0
 [checkpoint]
@@ -75,7 +79,7 @@ def hashes_agree(swarm, version):
 
 def one_join(program, options, folder):
     numbers = {"layers": options.layers, "width": options.width, "context": options.context,
-               "batch": options.batch}
+               "batch": options.batch, "join_rate": options.join_rate}
     swarm = starling.Swarm(program, folder, CONFIG % numbers)
     try:
         for stage in range(2):
@@ -104,10 +108,13 @@ def one_join(program, options, folder):
         agree = hashes_agree(swarm, version)
         if agree < 3:
             raise SystemExit("the newcomer's hash was seen at %d versions only" % agree)
-        print("| %.1f (%d steps) | %.3f | %.2f | %.1f (%d steps) | %.3f | %d | %d %% |" % (
-            before, steps_before, second / first, joined - admitted, after, steps_after,
-            after / before, agree, round(100 * busy[0] / busy[1])), flush=True)
-        return after / before, second / first
+        meanwhile, steps_meanwhile = tokens_per_s(swarm, admitted, joined)
+        print("| %.1f (%d steps) | %.3f | %.1f | %.1f (%d steps) | %.3f | %.1f (%d steps) | %.3f | %d | "
+              "%d %% |" % (
+                  before, steps_before, second / first, joined - admitted, meanwhile,
+                  steps_meanwhile, meanwhile / before, after, steps_after, after / before, agree,
+                  round(100 * busy[0] / busy[1])), flush=True)
+        return meanwhile / before, after / before, second / first
     finally:
         swarm.end()
 
@@ -124,25 +131,27 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", default=os.path.join(starling.ROOT, "build/starling"))
-    parser.add_argument("--device", default="emulated:160ms")
+    parser.add_argument("--device", default="emulated:320ms")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=240)
     parser.add_argument("--context", type=int, default=32)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--join-rate", type=int, default=7000000)
     options = parser.parse_args()
     print("a snapshot of stage 0: %.1f MB; a decision's result: %.1f MB\n" %
           snapshot_megabytes(options))
-    print("| tokens/s before | control | caught up in, s | tokens/s over %g s from admission | "
-          "share | versions with one hash | machine |" % options.seconds)
-    print("|---|---|---|---|---|---|---|")
+    print("| tokens/s before | control | caught up in, s | tokens/s meanwhile | share | tokens/s over "
+          "%g s from admission | share | versions with one hash | machine |" % options.seconds)
+    print("|---|---|---|---|---|---|---|---|---|")
     shares = []
     for _ in range(options.repeats):
         with tempfile.TemporaryDirectory() as folder:
             shares.append(one_join(os.path.abspath(options.program), options, folder))
-    print("share of before: median %.3f; without a newcomer: %.3f" % (
-        starling.median([s[0] for s in shares]), starling.median([s[1] for s in shares])))
+    print("share of before, median: %.3f meanwhile, %.3f over %g s; without a newcomer %.3f" % (
+        starling.median([s[0] for s in shares]), starling.median([s[1] for s in shares]),
+        options.seconds, starling.median([s[2] for s in shares])))
 
 
 if __name__ == "__main__":

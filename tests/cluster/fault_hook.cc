@@ -18,8 +18,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Who dies while it joins leaves no stage without a replica.
-bool NeedsWholeStages(const std::string& phase) { return phase != "joining" && phase != "loading"; }
+// Who dies while it joins leaves no stage without a replica, and no work undone.
+bool IsMembers(const FaultCoordinate& coordinate) {
+  return coordinate.phase != "joining" && coordinate.phase != "loading";
+}
 
 std::vector<std::string> Split(const std::string& text, char separator) {
   std::vector<std::string> parts;
@@ -95,7 +97,7 @@ bool FaultHook::IsHere(const FaultCoordinate& coordinate, const std::string& pha
     return false;
   }
   if (coordinate.stage && coordinate.stage != stage_) return false;
-  if (role_ == "replica" && NeedsWholeStages(phase) && !AllStagesAreWhole()) return false;
+  if (role_ == "replica" && IsMembers(coordinate) && !AllStagesAreWhole()) return false;
   return EarlierAreOver(coordinate, step);
 }
 
@@ -104,7 +106,9 @@ bool FaultHook::EarlierAreOver(const FaultCoordinate& coordinate, Step step) con
     if (earlier.text == coordinate.text) return true;
     std::ifstream file(folder_ + "/" + earlier.FileName());
     const Json line = Json::parse(file, nullptr, /*allow_exceptions=*/false);
-    if (!line.is_object() || line.at("step").get<uint64_t>() + 2 > Value(step)) return false;
+    if (!line.is_object()) return false;
+    const bool apart = IsMembers(earlier) && IsMembers(coordinate);
+    if (apart && line.at("step").get<uint64_t>() + 2 > Value(step)) return false;
   }
   return true;
 }

@@ -4,11 +4,11 @@
 //
 // Coordinates are ROLE,STAGE,PHASE,STEP; docs/testing.md lists the phases. They are taken in the
 // order given. One falls to the first process of that role (and stage) that reaches that phase in
-// that step or, if it cannot happen then, in a later one: an earlier coordinate is still to come,
-// or came less than two steps before; or a stage that it sees lacks a replica, so that the death
-// would take a stage's state with it. Who makes FOLDER/ROLE-STAGE-PHASE-STEP.json takes it, so that
-// it is one of all processes, and none that is started again. Into that file goes one line of JSON
-// before the process sends itself SIGKILL:
+// that step or, if it cannot happen then, in a later one: an earlier coordinate is still to come;
+// or both are deaths of members, and the earlier one came less than two steps before; or a stage
+// that it sees lacks a replica, so that the death would take a stage's state with it. Who makes
+// FOLDER/ROLE-STAGE-PHASE-STEP.json takes it, so that it is one of all processes, and none that is
+// started again. Into that file goes one line of JSON before the process sends itself SIGKILL:
 //
 //   coordinate, pid, step; of a replica also incarnation, decided (the newest step whose Apply has
 //   reached it) and accepted: {step: [index, ...]}, the microbatches whose gradients it had said it
