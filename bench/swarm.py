@@ -4,8 +4,12 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
+
+# So that a script that is asked to end takes its processes along.
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
