@@ -55,6 +55,15 @@ absl::StatusOr<LoadedModel> LoadNewest(Disk& disk, const std::string& path) {
   return first_problem;
 }
 
+Sampling SamplingOf(const GenerateArgs& args) {
+  Sampling sampling;
+  sampling.temperature = args.temperature;
+  sampling.top_k = args.top_k;
+  sampling.top_p = args.top_p;
+  sampling.seed = args.seed;
+  return sampling;
+}
+
 // A prompt as the model has seen texts begin; an empty one is the begin of a document.
 absl::StatusOr<std::vector<int32_t>> PromptTokens(const Tokenizer& tokenizer, int64_t vocabulary,
                                                   const std::string& prompt) {
@@ -114,11 +123,8 @@ class Session {
 absl::Status Session::Begin(const std::string& prompt) {
   STARLING_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens,
                             PromptTokens(*tokenizer_, vocabulary_, prompt));
-  Sampling sampling;
-  sampling.temperature = args_.temperature;
-  sampling.top_k = args_.top_k;
-  sampling.top_p = args_.top_p;
-  sampling.seed = args_.seed + texts_;
+  Sampling sampling = SamplingOf(args_);
+  sampling.seed += texts_;
   STARLING_RETURN_IF_ERROR(generator_->Begin(tokens, sampling));
   ++texts_;
   return absl::OkStatus();
@@ -187,7 +193,7 @@ absl::Status CheckArguments(const GenerateArgs& args) {
     return absl::FailedPreconditionError(
         "--interactive reads prompts from the standard input, which is closed");
   }
-  return absl::OkStatus();
+  return CheckSampling(SamplingOf(args));
 }
 
 }  // namespace

@@ -121,6 +121,7 @@ TEST_F(GenerateCommandTest, BadArgumentsGiveOneLine) {
   ExpectOneLine(Generate({"--prompt", "x", "--top-p", "-0.1"}), 2, "--top-p");
   ExpectOneLine(Generate({"--prompt", "x", "--top-p", "nan"}), 1, "top-p");
   ExpectOneLine(Generate({"--prompt", "x", "--temperature", "nan"}), 1, "temperature");
+  ExpectOneLine(Generate({"--interactive", "--top-p", "nan"}), 1, "top-p");
   ExpectOneLine(Generate({"--prompt", "x", "--top-k", "-1"}), 2, "--top-k");
   ExpectOneLine(Generate({"--prompt", "x", "--tokens", "-1"}), 2, "--tokens");
   ExpectOneLine(Generate({"--prompt", "x", "--stop", ""}), 2, "--stop");
