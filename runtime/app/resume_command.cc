@@ -22,8 +22,8 @@ std::string ListenAsBefore(const SwarmConfig& swarm, const std::string& address)
 }
 
 // Replicas that have outlived the trainer look for it where it was.
-absl::StatusOr<std::unique_ptr<ZmqTransport>> OpenAsBefore(Disk& disk, RunPlan* plan,
-                                                           EventLoop* loop) {
+absl::StatusOr<std::unique_ptr<Transport>> OpenAsBefore(Disk& disk, RunPlan* plan,
+                                                        EventLoop* loop) {
   const absl::StatusOr<std::string> address = ReadAddress(disk, plan->directory);
   const std::string listen =
       address.ok() ? ListenAsBefore(plan->config.swarm, *address) : std::string();
@@ -70,8 +70,7 @@ absl::Status Resume(const ResumeArgs& args) {
     plan.notices.push_back(ResumedFromCheckpoint(plan));
   }
   EventLoop loop;
-  STARLING_ASSIGN_OR_RETURN(std::unique_ptr<ZmqTransport> transport,
-                            OpenAsBefore(disk, &plan, &loop));
+  STARLING_ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport, OpenAsBefore(disk, &plan, &loop));
   return RunSwarm(std::move(plan), &loop, std::move(transport));
 }
 

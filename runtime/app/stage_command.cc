@@ -13,6 +13,7 @@
 #include "runtime/app/addresses.h"
 #include "runtime/app/child_process.h"
 #include "runtime/app/commands.h"
+#include "runtime/app/seams.h"
 #include "runtime/app/terminal.h"
 #include "runtime/app/version.h"
 #include "runtime/base/status_macros.h"
@@ -84,7 +85,8 @@ Peer::ComputeFactory MakeFactory(EventLoop* loop, const std::string& device, int
     if (emulated) {
       Log(absl::StrCat("stage ", Value(stage), ": emulated, ", absl::FormatDuration(time),
                        " per microbatch"));
-      return std::make_unique<ThreadedCompute>(loop, MakeEmulated(config, stage, time));
+      return ReplicaCompute(
+          std::make_unique<ThreadedCompute>(loop, MakeEmulated(config, stage, time)), stage);
     }
     TorchExecutor::Options options;
     options.model = config.model;
@@ -99,7 +101,7 @@ Peer::ComputeFactory MakeFactory(EventLoop* loop, const std::string& device, int
                      options.layers.end - 1, ", ",
                      FormatCount(executor->layout().parameter_count()), " parameters, ", device,
                      ", ", threads, threads == 1 ? " thread" : " threads"));
-    return std::make_unique<ThreadedCompute>(loop, std::move(executor));
+    return ReplicaCompute(std::make_unique<ThreadedCompute>(loop, std::move(executor)), stage);
   };
 }
 
@@ -130,8 +132,9 @@ absl::Status ServeStage(const StageArgs& args) {
   ZmqTransport::Options listen;
   listen.listen = args.listen;
   listen.advertise = args.advertise;
-  STARLING_ASSIGN_OR_RETURN(std::unique_ptr<ZmqTransport> transport,
+  STARLING_ASSIGN_OR_RETURN(std::unique_ptr<ZmqTransport> bound,
                             ZmqTransport::Create(&loop, listen));
+  const std::unique_ptr<Transport> transport = ReplicaTransport(std::move(bound));
   PosixDisk disk;
   ThreadedFiles files(&loop, &disk);
   options.files = &files;

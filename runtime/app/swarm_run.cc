@@ -16,11 +16,13 @@
 #include "runtime/app/child_process.h"
 #include "runtime/app/local_swarm.h"
 #include "runtime/app/run_records.h"
+#include "runtime/app/seams.h"
 #include "runtime/app/terminal.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/reactor/posix_disk.h"
 #include "runtime/reactor/threaded_files.h"
 #include "runtime/reactor/worker.h"
+#include "runtime/reactor/zmq_transport.h"
 #include "runtime/trainer/trainer.h"
 
 namespace starling {
@@ -69,13 +71,14 @@ LocalSwarm::Options LocalOptions(const RunPlan& plan, const Endpoint& trainer) {
 
 class SwarmRun final : public TrainerObserver {
  public:
-  SwarmRun(RunPlan plan, EventLoop* loop, std::unique_ptr<ZmqTransport> transport,
+  SwarmRun(RunPlan plan, EventLoop* loop, std::unique_ptr<Transport> transport,
            std::unique_ptr<RunRecords> records)
       : plan_(std::move(plan)),
         loop_(loop),
         records_(std::move(records)),
         transport_(std::move(transport)),
-        files_(std::make_unique<ThreadedFiles>(loop, &disk_)),
+        trainer_disk_(TrainerDisk(std::make_unique<PosixDisk>())),
+        files_(std::make_unique<ThreadedFiles>(loop, trainer_disk_.get())),
         local_(LocalOptions(plan_, transport_->address()), loop, &disk_,
                [this](const Event& event) { OnEvent(event); }),
         trainer_(TrainerOptions(plan_), loop, transport_.get(), files_.get(), plan_.feed.get(),
@@ -110,7 +113,8 @@ class SwarmRun final : public TrainerObserver {
   EventLoop* const loop_;
   PosixDisk disk_;
   const std::unique_ptr<RunRecords> records_;
-  std::unique_ptr<ZmqTransport> transport_;
+  std::unique_ptr<Transport> transport_;
+  const std::unique_ptr<Disk> trainer_disk_;
   std::unique_ptr<ThreadedFiles> files_;
   LocalSwarm local_;
   Trainer trainer_;
@@ -282,9 +286,9 @@ void SwarmRun::OnFinished(const absl::Status& status, const std::string& summary
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ZmqTransport>> OpenTrainerTransport(const RunConfig& config,
-                                                                   const std::string& listen,
-                                                                   EventLoop* loop) {
+absl::StatusOr<std::unique_ptr<Transport>> OpenTrainerTransport(const RunConfig& config,
+                                                                const std::string& listen,
+                                                                EventLoop* loop) {
   ZmqTransport::Options options;
   options.listen = listen.empty() ? config.swarm.listen : listen;
   options.advertise = config.swarm.advertise;
@@ -295,10 +299,10 @@ absl::StatusOr<std::unique_ptr<ZmqTransport>> OpenTrainerTransport(const RunConf
                               " without encryption or identity: anyone who reaches it can take "
                               "part; use it in a network you trust"));
   }
-  return transport;
+  return TrainerTransport(std::move(transport));
 }
 
-absl::Status RunSwarm(RunPlan plan, EventLoop* loop, std::unique_ptr<ZmqTransport> transport) {
+absl::Status RunSwarm(RunPlan plan, EventLoop* loop, std::unique_ptr<Transport> transport) {
   PosixDisk disk;
   STARLING_ASSIGN_OR_RETURN(std::unique_ptr<RunRecords> records, RunRecords::Open(disk, plan));
   SwarmRun run(std::move(plan), loop, std::move(transport), std::move(records));

@@ -21,7 +21,7 @@ absl::Status Train(const TrainArgs& args, const TorchCommands* torch) {
   }
   EventLoop loop;
   // Before the directory is made: an address that is in use should leave nothing behind.
-  STARLING_ASSIGN_OR_RETURN(std::unique_ptr<ZmqTransport> transport,
+  STARLING_ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport,
                             OpenTrainerTransport(plan.config, "", &loop));
   STARLING_RETURN_IF_ERROR(MakeRunDirectory(disk, &plan));
   return RunSwarm(std::move(plan), &loop, std::move(transport));

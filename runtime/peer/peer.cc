@@ -427,7 +427,8 @@ void Peer::SetCandidates() {
 
 // Our stage goes on without us.
 void Peer::On(const MoveTo& move) {
-  if (state_ != State::kServing) return;
+  const bool still_loads = state_ == State::kAdmitted && move.stage != stage_;
+  if (state_ != State::kServing && !still_loads) return;
   Emit(Event("moves")
            .With("to_stage", Value(move.stage))
            .With("version", Value(move.left_at))

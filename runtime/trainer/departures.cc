@@ -62,7 +62,7 @@ void Departures::Review() {
     Replica* replica = swarm_->Find(it->first);
     Asked& asked = it->second;
     // None: a joiner for now, which will be a member again.
-    const bool leaves = replica != nullptr && OthersServe(*replica);
+    const bool leaves = replica != nullptr && (asked.named || OthersServe(*replica));
     if (replica != nullptr) replica->member.draining = leaves;
     if (!leaves) asked.shown = 0;
     if (replica == nullptr || leaves) {
@@ -94,12 +94,13 @@ void Departures::ViewIsOut() {
   }
 }
 
-std::vector<Departure> Departures::Due() const {
+std::vector<Departure> Departures::Due() {
   std::vector<Departure> due;
-  for (const auto& [incarnation, asked] : asked_) {
+  for (auto& [incarnation, asked] : asked_) {
     const Replica* replica = swarm_->Find(incarnation);
-    if (replica == nullptr) continue;
-    if (NeighboursKnow(*replica, asked.shown)) due.push_back({incarnation, asked.moves_to});
+    if (replica == nullptr || !NeighboursKnow(*replica, asked.shown)) continue;
+    asked.named = true;
+    due.push_back({incarnation, asked.moves_to});
   }
   return due;
 }

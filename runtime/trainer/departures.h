@@ -34,8 +34,9 @@ class Departures {
   std::string Ask(Incarnation incarnation, const std::string& reason,
                   std::optional<StageId> moves_to);
 
-  // Those whom the record being made names, in order of incarnations.
-  std::vector<Departure> Due() const;
+  // Those whom the record being made names, in order of incarnations: nothing calls them off any
+  // more.
+  std::vector<Departure> Due();
   bool WasAsked(Incarnation incarnation) const { return asked_.count(incarnation) > 0; }
   bool MoveUnderWay() const;
   std::optional<StageId> MovesTo(Incarnation incarnation) const;
@@ -59,6 +60,7 @@ class Departures {
     std::string reason;
     std::optional<StageId> moves_to;
     uint64_t shown = 0;  // the first View of those that show it draining; 0: none does
+    bool named = false;  // by a record
     bool waiting_said = false;
   };
   struct Gone {

@@ -49,7 +49,7 @@ Mover::Mover(const RunConfig& config, const std::vector<StageLayout>& layouts, E
   }
 }
 
-PlacementPicture Mover::Picture() {
+PlacementPicture Mover::Picture(bool joiners_serve) {
   PlacementPicture picture;
   picture.stages = stages_;
   const absl::Time now = env_->Now();
@@ -77,7 +77,8 @@ PlacementPicture Mover::Picture() {
   admission_->ForEach([&](const Replica& joiner) {
     const StageId stage = joiner.member.stage;
     const absl::Duration left = stages_[Value(stage)].download - (now - joiner.since);
-    add(joiner, stage, std::max(left, absl::Milliseconds(1)));
+    add(joiner, stage,
+        joiners_serve ? absl::ZeroDuration() : std::max(left, absl::Milliseconds(1)));
   });
   picture.departure_rate = departures_seen_.RateAt(now);
   return picture;
@@ -100,6 +101,10 @@ std::vector<Move> Mover::Propose() {
   PlacementOptions options;
   options.reaction = period_ / 2;
   return ProposeMoves(Picture(), options).moves;
+}
+
+std::vector<Move> Mover::ProposeForJoiners() {
+  return ProposeMoves(Picture(true), PlacementOptions()).moves;
 }
 
 void Mover::OnJoined(const Replica& replica) {

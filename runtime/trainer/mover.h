@@ -33,6 +33,8 @@ class Mover {
 
   // The moves that pay now. None while one is under way.
   std::vector<Move> Propose();
+  // The same while all are joiners, and a stage has none: who has loaded may go there.
+  std::vector<Move> ProposeForJoiners();
 
   // A joiner became a member; `replica.since` says when it arrived.
   void OnJoined(const Replica& replica);
@@ -40,7 +42,7 @@ class Mover {
   void OnGone();
 
  private:
-  PlacementPicture Picture();
+  PlacementPicture Picture(bool joiners_serve = false);
 
   const absl::Duration period_;
   Env* const env_;

@@ -27,8 +27,7 @@ class Planner {
     }
     for (IssuedAttempt& attempt : attempts_) JudgeFirst(attempt);
     for (uint32_t s = stages_; s-- > 0;) ChooseAt(s);
-    PassDown();
-    PassUp();
+    Settle();
     // A claim there is going to be refused; who makes it will say so.
     const bool refusal = std::any_of(promised_.begin(), promised_.end(),
                                      [this](const Node* target) { return !Helped(target); });
@@ -254,7 +253,7 @@ class Planner {
       for (const Node& node : stage.nodes) {
         if (!Waits(node) || node.comes || node.gone || !Counts(*node.attempt, s)) continue;
         const bool can_claim = s + 1 < stages_ && at_[s + 1].source != nullptr;
-        if (!node.holding.work->output_kept && !can_claim) continue;
+        if (!node.holding.work->output_kept && !can_claim && LinkBroken(node)) continue;
         stage.resume = &node;  // the last issued
       }
       for (const Late& late : stage.late) {
@@ -265,7 +264,7 @@ class Planner {
           unclear_ = true;  // it waits in vain, and nobody knows yet who it is
         }
       }
-      stage.rerun = stage.add = stage.resume == nullptr && !stage.late_waits;
+      stage.rerun = stage.resume == nullptr && !stage.late_waits;
     }
     stage.source = SourceAt(stage);
   }
@@ -296,29 +295,47 @@ class Planner {
     return at_[s].rerun || (at_[s].resume != nullptr && LinkBroken(*at_[s].resume));
   }
 
+  // What is run again may need more to be run again, below and above it, until nothing changes. Who
+  // waits at such a stage and will be helped all the same adds it there, and no one else does.
+  void Settle() {
+    bool changed = true;
+    while (changed) {
+      changed = PassDown();
+      changed = PassUp() || changed;
+      for (Stage& stage : at_) {
+        if (!stage.rerun || stage.resume == nullptr || !LinkBroken(*stage.resume)) continue;
+        stage.resume = nullptr;
+        changed = true;
+      }
+    }
+    for (Stage& stage : at_) {
+      stage.add = stage.rerun && !stage.covered && stage.resume == nullptr;
+    }
+  }
+
   // A stretch goes on through stages that can give no gradient.
-  void PassDown() {
+  bool PassDown() {
+    bool changed = false;
     for (uint32_t s = 0; s + 1 < stages_; ++s) {
       Stage& below = at_[s + 1];
       if (!NeedsBelow(s) || below.rerun || below.source != nullptr) continue;
       if (!below.late.empty()) unclear_ = true;
-      below.rerun = true;
-      below.add = !below.covered;
-      below.resume = nullptr;
+      below.rerun = changed = true;
     }
+    return changed;
   }
 
   // And it begins where an output is kept.
-  void PassUp() {
+  bool PassUp() {
+    bool changed = false;
     for (uint32_t s = stages_ - 1; s > 0; --s) {
       if (!at_[s].rerun || at_[s - 1].rerun) continue;
       Stage& above = at_[s - 1];
       if (Sender(s - 1) != nullptr) continue;
       if (above.late_waits || !above.late.empty()) unclear_ = true;
-      above.rerun = true;
-      above.add = !above.covered;
-      above.resume = nullptr;
+      above.rerun = changed = true;
     }
+    return changed;
   }
 
   const Node* Sender(uint32_t s) const {

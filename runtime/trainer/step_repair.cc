@@ -245,13 +245,10 @@ Ledger::Suspicion StepRun::Suspect() const {
       suspicion.silent[incarnation] = Value(replica.member.stage);
       continue;
     }
-    // It has work for its device, and nothing has come of it.
-    const auto& held = answer->second.held;
-    const bool has_work = std::any_of(held.begin(), held.end(), [](const HeldWork& work) {
-      return work.state == HeldState::kAdded ||
-             (work.state == HeldState::kOpen && !work.downstream && !work.output_kept);
-    });
-    if (has_work && slow_.Quiet(incarnation, began_, now)) suspicion.stuck.insert(incarnation);
+    // ... and nothing has come of it.
+    if (Computes(answer->second) && slow_.Quiet(incarnation, began_, now)) {
+      suspicion.stuck.insert(incarnation);
+    }
   }
   return suspicion;
 }
@@ -288,7 +285,27 @@ void StepRun::OnProbeAnswered() {
   std::set<Incarnation> culprits = repair.rivals;
   for (const auto& [replica, stage] : suspicion.silent) culprits.insert(replica);
   culprits.insert(suspicion.stuck.begin(), suspicion.stuck.end());
-  FenceOneOf(culprits, absl::StrCat("it holds up step ", Value(options_.step), ": ", reason));
+  if (FenceOneOf(culprits, absl::StrCat("it holds up step ", Value(options_.step), ": ", reason))) {
+    return;
+  }
+  // Nobody computes anything, and nobody may be fenced: waiting longer cannot help. (All may hold
+  // as many contested segments as they take.)
+  if (tries > kPatience && suspicion.silent.empty() && !AnyoneComputes()) {
+    Finish(absl::AbortedError(reason));
+  }
+}
+
+// It has work for its device.
+bool StepRun::Computes(const Ledger::FenceAnswer& answer) {
+  return std::any_of(answer.held.begin(), answer.held.end(), [](const HeldWork& work) {
+    return work.state == HeldState::kAdded ||
+           (work.state == HeldState::kOpen && !work.downstream && !work.output_kept);
+  });
+}
+
+bool StepRun::AnyoneComputes() const {
+  return std::any_of(fence_answers_.begin(), fence_answers_.end(),
+                     [](const auto& answer) { return Computes(answer.second); });
 }
 
 // A fence or a seal that some do not answer.

@@ -136,6 +136,8 @@ class StepRun {
   void OnWatch();
   void OnOverdue(const std::vector<SlowWork::Late>& late);
   void OnProbeAnswered();
+  static bool Computes(const Ledger::FenceAnswer& answer);
+  bool AnyoneComputes() const;
   Ledger::Suspicion Suspect() const;
   void JudgeSilent();
   bool FenceOneOf(const std::set<Incarnation>& replicas, const std::string& reason);

@@ -114,6 +114,7 @@ class Trainer : public TransportHandler {
   void DepartBetweenSteps();
   // A stage has had nobody for so long that its state will not come back.
   bool StageIsGone() const;
+  void SendJoinersToEmptyStages();
   void Rebalance();
   void Depart(const Decision& record, Version at);
   bool EnoughToStart() const;

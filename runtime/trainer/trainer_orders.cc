@@ -71,10 +71,28 @@ void Trainer::Depart(const Decision& record, Version at) {
 void Trainer::Rebalance() {
   if (phase_ == Phase::kDone) return;
   rebalance_ = env_->Schedule(options_.config.swarm.rebalance, [this] { Rebalance(); });
+  if (phase_ == Phase::kGathering) return SendJoinersToEmptyStages();
   const bool gone = StageIsGone();
   if (paused_ || (swarm_.EmptyStage() && !gone)) return;
   if (phase_ != Phase::kTraining && !(phase_ == Phase::kEnding && gone)) return;
   for (const Move& move : mover_.Propose()) Drain(move.replica, move.reason, move.to);
+}
+
+// Nobody can serve before every stage has somebody.
+void Trainer::SendJoinersToEmptyStages() {
+  if (env_->Now() - gathering_since_ < options_.config.swarm.orphan_timeout) return;
+  const std::vector<uint32_t> joining = admission_.CountPerStage();
+  if (std::count(joining.begin(), joining.end(), 0u) == 0) return;
+  for (const Move& move : mover_.ProposeForJoiners()) {
+    if (joining[Value(move.to)] > 0) continue;
+    const Member& member = admission_.Find(move.replica)->member;
+    Emit(Event("joiner_moved")
+             .With("stage", Value(move.from))
+             .With("replica", ToString(move.replica))
+             .With("to_stage", Value(move.to))
+             .With("reason", move.reason));
+    swarm_.Tell(member.address, MoveTo{move.to, version_, move.reason});
+  }
 }
 
 void Trainer::SetPaused(bool paused) {

@@ -64,6 +64,12 @@ bool Trainer::MaySeal() const { return !admitting_ && !saver_.holds(); }
 
 void Trainer::OnStepDone(absl::StatusOr<StepOutcome> outcome) {
   if (phase_ == Phase::kDone) return;  // the last checkpoint failed while it evaluated
+  if (absl::IsAborted(outcome.status())) {
+    Emit(Event("step_given_up")
+             .With("step", Value(version_) + 1)
+             .With("reason", std::string(outcome.status().message())));
+    return TakeStepAgain();
+  }
   if (!outcome.ok()) return Finish(outcome.status(), "the step was not applied");
   if (outcome->evaluation_loss) observer_->OnEvaluation(version_, *outcome->evaluation_loss);
   if (phase_ == Phase::kEnding) {

@@ -68,14 +68,15 @@ void WriteText(const std::string& folder) {
   }
 }
 
-std::string WriteRunFile(const std::string& folder, int64_t global_batch) {
-  const std::string path = folder + "/batch-" + std::to_string(global_batch) + ".toml";
+std::string WriteRunFile(const std::string& folder, int64_t global_batch, int64_t steps) {
+  const std::string path = folder + "/batch-" + std::to_string(global_batch) + "-steps-" +
+                           std::to_string(steps) + ".toml";
   WriteFileText(path, "[data]\ntext = [\"" + folder +
                           "/text-*.txt\"]\n"
                           "[model]\nlayers = 6\nwidth = 32\nheads = 2\ncontext = 32\n"
                           "dropout = 0.1\n"
                           "[train]\nsteps = " +
-                          std::to_string(kSteps) +
+                          std::to_string(steps) +
                           "\nglobal_batch = " + std::to_string(global_batch) +
                           "\nmicrobatch = 2\neval_every = 50\n"
                           "[optimizer]\nlr = 1e-3\n"
@@ -89,7 +90,10 @@ ClusterRun::~ClusterRun() {
 
 void ClusterRun::Start(std::vector<std::string> arguments) {
   address_.clear();
-  trainer_ = std::make_unique<Subprocess>(std::move(arguments));
+  Subprocess::Options options;
+  options.arguments = std::move(arguments);
+  options.environment = environment_;
+  trainer_ = std::make_unique<Subprocess>(std::move(options));
 }
 
 void ClusterRun::Train(const std::string& run_file, const std::vector<std::string>& more) {
@@ -196,29 +200,30 @@ const std::string& ClusterFolder() {
   return path;
 }
 
-const std::map<int64_t, Json>& Reference(int64_t global_batch) {
-  static std::map<int64_t, std::map<int64_t, Json>> references;
-  const auto [at, missing] = references.try_emplace(global_batch);
+const std::map<int64_t, Json>& Reference(int64_t global_batch, int64_t steps) {
+  static std::map<std::pair<int64_t, int64_t>, std::map<int64_t, Json>> references;
+  const auto [at, missing] = references.try_emplace({global_batch, steps});
   std::map<int64_t, Json>& reference = at->second;
   if (missing) {
-    ClusterRun run(ClusterFolder() + "/reference-" + std::to_string(global_batch));
-    run.Train(WriteRunFile(ClusterFolder(), global_batch), {"--single-process"});
+    ClusterRun run(ClusterFolder() + "/reference-" + std::to_string(global_batch) + "-" +
+                   std::to_string(steps));
+    run.Train(WriteRunFile(ClusterFolder(), global_batch, steps), {"--single-process"});
     run.ExpectSuccess();
     reference = run.Steps();
   }
   return reference;
 }
 
-void ExpectEqualToReference(const ClusterRun& run, int64_t global_batch) {
-  const std::map<int64_t, Json>& reference = Reference(global_batch);
-  const std::map<int64_t, Json> steps = run.Steps();
-  ASSERT_EQ(static_cast<int64_t>(reference.size()), kSteps);
-  ASSERT_EQ(static_cast<int64_t>(steps.size()), kSteps);
+void ExpectEqualToReference(const ClusterRun& run, int64_t global_batch, int64_t steps) {
+  const std::map<int64_t, Json>& reference = Reference(global_batch, steps);
+  const std::map<int64_t, Json> taken = run.Steps();
+  ASSERT_EQ(static_cast<int64_t>(reference.size()), steps);
+  ASSERT_EQ(static_cast<int64_t>(taken.size()), steps);
   double loss_difference = 0;
   double norm_difference = 0;
-  for (int64_t step = 1; step <= kSteps; ++step) {
-    ASSERT_TRUE(steps.count(step) == 1 && reference.count(step) == 1) << "step " << step;
-    const Json& line = steps.at(step);
+  for (int64_t step = 1; step <= steps; ++step) {
+    ASSERT_TRUE(taken.count(step) == 1 && reference.count(step) == 1) << "step " << step;
+    const Json& line = taken.at(step);
     const Json& expected = reference.at(step);
     const double loss = RelativeDifference(line, expected, "loss");
     const double norm = RelativeDifference(line, expected, "grad_norm");

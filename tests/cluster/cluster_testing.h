@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -23,7 +24,7 @@ using Json = nlohmann::json;
 // How long a whole run may take on a machine that is busy with other things.
 constexpr absl::Duration kRunLimit = absl::Minutes(15);
 
-constexpr int64_t kSteps = 100;
+constexpr int64_t kSteps = 100;  // unless a test says otherwise
 // Sequences per step, in microbatches of 2. A quick run takes about 4 s, a long one about 12 s:
 // long enough for processes to die, come back and join.
 constexpr int64_t kQuickBatch = 16;
@@ -32,8 +33,9 @@ constexpr int64_t kLongBatch = 64;
 // Writes FOLDER/text-NN.txt, about 240 KB of made-up sentences, the same ones everywhere.
 void WriteText(const std::string& folder);
 
-// Writes FOLDER/run.toml for a six-layer model with dropout on that text, and gives its path.
-std::string WriteRunFile(const std::string& folder, int64_t global_batch);
+// Writes a run file for a six-layer model with dropout on that text into FOLDER, and gives its
+// path.
+std::string WriteRunFile(const std::string& folder, int64_t global_batch, int64_t steps = kSteps);
 
 // A run directory, and the processes of its run.
 class ClusterRun {
@@ -47,6 +49,10 @@ class ClusterRun {
   const std::string& directory() const { return directory_; }
   Subprocess& trainer() { return *trainer_; }
 
+  // "NAME=value" for the processes that Train and Resume start, and their children.
+  void SetEnvironment(std::vector<std::string> environment) {
+    environment_ = std::move(environment);
+  }
   void Train(const std::string& run_file, const std::vector<std::string>& more);
   void Resume(const std::vector<std::string>& more = {});
   // Reports a failure, with what the trainer said, unless it ends with status 0.
@@ -76,19 +82,20 @@ class ClusterRun {
   void Start(std::vector<std::string> arguments);
 
   const std::string directory_;
+  std::vector<std::string> environment_;
   std::string address_;
   std::unique_ptr<Subprocess> trainer_;
 };
 
-// A finished `--single-process` run of the same file, made once per program and batch size.
-const std::map<int64_t, Json>& Reference(int64_t global_batch);
+// A finished `--single-process` run of the same file, made once per program, batch size and length.
+const std::map<int64_t, Json>& Reference(int64_t global_batch, int64_t steps = kSteps);
 
 // The folder that the text, the references and the runs of this program are in.
 const std::string& ClusterFolder();
 
-// Expects steps 1 to kSteps, each the reference's: loss to 1e-5 and gradient norm to 1e-4,
+// Expects steps 1 to `steps`, each the reference's: loss to 1e-5 and gradient norm to 1e-4,
 // relative, the same tokens, and the lane right in every line, replaced ones too.
-void ExpectEqualToReference(const ClusterRun& run, int64_t global_batch);
+void ExpectEqualToReference(const ClusterRun& run, int64_t global_batch, int64_t steps = kSteps);
 
 // Expects that the peers that held (era, stage, version) all reported the same hash. Gives, by
 // stage, at how many versions at least two peers reported.

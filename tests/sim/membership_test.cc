@@ -364,6 +364,19 @@ TEST(LostStageTest, NobodyComesForItAndAReplicaOfAnotherStageTakesItOver) {
   EXPECT_EQ(swarm.steps().back().replicas[1], 1u);
 }
 
+TEST(LostStageTest, NobodyComesForItFromTheStartAndAJoinerOfAnotherStageGoesThere) {
+  SwarmOptions options = Calm(2, 6);
+  options.rebalance = absl::Seconds(2);
+  SwarmWorld swarm(options);
+  swarm.world().At(absl::Milliseconds(5), [&] {
+    swarm.world().Crash(swarm.peer_node(1, 0));
+    swarm.world().Crash(swarm.peer_node(1, 1));
+  });
+  ExpectGoodEnd(swarm);
+  EXPECT_EQ(swarm.checkers().count("joiner_moved"), 1u) << swarm.Report();
+  EXPECT_EQ(swarm.steps().back().replicas[1], 1u);
+}
+
 TEST(LostStageTest, ItsLastReplicaIsSilentForGoodAndTheOneThatWaitsForItsStateTakesOver) {
   SwarmWorld swarm(Calm(1, 20));
   ASSERT_TRUE(RunToStep(swarm, 5));

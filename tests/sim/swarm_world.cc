@@ -368,6 +368,7 @@ void SwarmWorld::KillAsItWrites(NodeId peer, uint64_t changes) {
   auto* process = static_cast<PeerProcess*>(world_.process(peer));
   if (process == nullptr) return;
   process->disk().DieAfter(changes, [this, peer] {
+    if (core_only_) return;
     world_.Crash(peer, {false, false, false});
     world_.Restart(peer, options_.restart_after, true);
   });

@@ -127,6 +127,20 @@ TEST_F(DeparturesTest, MoveThatWouldTakeTheLastReplicaIsCalledOff) {
   EXPECT_FALSE(departures_.WasAsked(Of(3)));
 }
 
+TEST_F(DeparturesTest, MoveThatARecordNamesIsNotCalledOffAnyMore) {
+  departures_.Ask(Of(3), "slow stage 0", StageId{0});
+  ShowView();
+  AcknowledgeViews();
+  const std::vector<Departure> due = departures_.Due();
+  ASSERT_THAT(due, SizeIs(1));
+  swarm_.Remove(Of(2));  // while the record is being written
+  ShowView();
+  EXPECT_TRUE(departures_.MoveUnderWay());
+  departures_.Left(due, Version{7});
+  EXPECT_EQ(swarm_.Find(Of(3)), nullptr);
+  EXPECT_THAT(events_, Contains("moved"));
+}
+
 TEST_F(DeparturesTest, LeaverIsToldAndToldAgainWhenItIsHeard) {
   departures_.Ask(Of(3), "tired", std::nullopt);
   ShowView();
