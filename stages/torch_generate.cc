@@ -7,12 +7,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <cstddef>
 #include <string>
-#include <thread>
 #include <utility>
 
-#include "runtime/base/rng.h"
 #include "runtime/base/status_macros.h"
 #include "stages/model_layout.h"
 #include "stages/torch_blob.h"
@@ -21,7 +19,7 @@
 namespace starling {
 namespace {
 
-constexpr uint64_t kDomain = 0x73616d70ULL;  // "samp"
+constexpr int64_t kPortion = 128;  // tokens computed together: bounds the memory of their scores
 
 class GeneratorImpl : public Generator {
  public:
@@ -29,7 +27,8 @@ class GeneratorImpl : public Generator {
                 int threads)
       : config_(model),
         model_(model, LayerRange{0, model.layers}, layout, flat),
-        threads_(threads) {}
+        threads_(threads),
+        cache_(model_.MakeCache()) {}
 
   absl::Status Begin(const std::vector<int32_t>& prompt, const Sampling& sampling) override {
     if (prompt.empty()) return absl::InvalidArgumentError("the prompt is empty");
@@ -40,81 +39,65 @@ class GeneratorImpl : public Generator {
                                           std::to_string(config_.vocabulary));
       }
     }
-    if (!(sampling.temperature >= 0.0) || sampling.top_k < 0) {
-      return absl::InvalidArgumentError("temperature and top-k must not be negative");
-    }
+    STARLING_RETURN_IF_ERROR(CheckSampling(sampling));
     sampling_ = sampling;
-    text_.assign(prompt.begin(), prompt.end());
+    const size_t context = static_cast<size_t>(config_.context);
+    text_.assign(prompt.end() - static_cast<std::ptrdiff_t>(std::min(prompt.size(), context)),
+                 prompt.end());
+    cache_.tokens = 0;
     drawn_ = 0;
     return absl::OkStatus();
   }
 
-  absl::StatusOr<int32_t> Next() override {
+  absl::StatusOr<int32_t> Next(const std::function<bool()>& interrupted) override {
     if (text_.empty()) return absl::FailedPreconditionError("generation has not begun");
-    STARLING_ASSIGN_OR_RETURN(
-        const std::vector<float> logits,
-        CatchTorch([&]() -> absl::StatusOr<std::vector<float>> { return LastLogits(); }));
+    STARLING_ASSIGN_OR_RETURN(const std::vector<float> logits,
+                              CatchTorch([&] { return LastLogits(interrupted); }));
     for (float logit : logits) {
       if (!std::isfinite(logit)) return absl::InternalError("the model gives no finite number");
     }
-    const double draw = ToUnit(MixAll(kDomain, sampling_.seed, drawn_++));
-    text_.push_back(PickToken(logits, sampling_, draw));
+    text_.push_back(PickToken(logits, sampling_, SamplingDraw(sampling_.seed, drawn_++)));
     return static_cast<int32_t>(text_.back());
   }
 
  private:
-  std::vector<float> LastLogits() {
+  // Computes what is new in the text; at least its last token is.
+  absl::StatusOr<std::vector<float>> LastLogits(const std::function<bool()>& interrupted) {
     at::set_num_threads(threads_);
     c10::AutoGradMode no_grad(false);
-    if (static_cast<int64_t>(text_.size()) > config_.context) {
-      text_.erase(text_.begin(), text_.end() - config_.context);
+    ForgetWhatDoesNotFit();
+    cache_.tokens = std::min(cache_.tokens, static_cast<int64_t>(text_.size()) - 1);
+    at::Tensor hidden;
+    while (cache_.tokens < static_cast<int64_t>(text_.size())) {
+      if (hidden.defined() && interrupted && interrupted()) {
+        return absl::CancelledError("interrupted");
+      }
+      const int64_t count = std::min(kPortion, static_cast<int64_t>(text_.size()) - cache_.tokens);
+      hidden = model_.Extend(at::from_blob(text_.data() + cache_.tokens, {1, count},
+                                           at::TensorOptions().dtype(at::kLong)),
+                             &cache_);
     }
-    const int64_t tokens = static_cast<int64_t>(text_.size());
-    const at::Tensor input =
-        at::from_blob(text_.data(), {1, tokens}, at::TensorOptions().dtype(at::kLong));
-    const at::Tensor hidden = model_.Forward(input, {});
-    const at::Tensor logits = model_.Logits(hidden.narrow(1, tokens - 1, 1)).contiguous();
+    const at::Tensor logits = model_.Logits(hidden.narrow(1, hidden.size(1) - 1, 1)).contiguous();
     const float* values = logits.data_ptr<float>();
     return std::vector<float>(values, values + config_.vocabulary);
+  }
+
+  void ForgetWhatDoesNotFit() {
+    if (static_cast<int64_t>(text_.size()) <= config_.context) return;
+    text_.erase(text_.begin(), text_.end() - (config_.context + 1) / 2);
+    cache_.tokens = 0;
   }
 
   const ModelConfig config_;
   TorchModel model_;
   const int threads_;
   Sampling sampling_;
-  std::vector<int64_t> text_;  // the last tokens, at most a context and one
+  std::vector<int64_t> text_;  // what the model sees, and at most one token more
+  TorchModel::Cache cache_;    // of the beginning of text_
   uint64_t drawn_ = 0;
 };
 
 }  // namespace
-
-int32_t PickToken(const std::vector<float>& logits, const Sampling& sampling, double draw) {
-  std::vector<int32_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  // Equal logits in order of their tokens, so that the choice is one on every machine.
-  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
-    return x != y ? x > y : a < b;
-  });
-  if (sampling.temperature == 0.0) return order[0];
-  if (sampling.top_k > 0 && static_cast<size_t>(sampling.top_k) < order.size()) {
-    order.resize(static_cast<size_t>(sampling.top_k));
-  }
-  const double highest = logits[static_cast<size_t>(order[0])];
-  std::vector<double> weights;
-  double total = 0.0;
-  for (int32_t token : order) {
-    const double logit = logits[static_cast<size_t>(token)];
-    weights.push_back(std::exp((logit - highest) / sampling.temperature));
-    total += weights.back();
-  }
-  double left = draw * total;
-  for (size_t i = 0; i < order.size(); ++i) {
-    left -= weights[i];
-    if (left < 0.0) return order[i];
-  }
-  return order.back();
-}
 
 absl::StatusOr<std::unique_ptr<Generator>> Generator::Create(const ModelConfig& model,
                                                              const Blob& parameters, int threads) {

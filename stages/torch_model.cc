@@ -18,6 +18,7 @@
 
 #include <limits>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 
@@ -27,7 +28,7 @@
 namespace starling {
 namespace {
 
-// Bounds the tables kept when sampling walks through every length of context.
+// Bounds the tables kept, should inputs have many lengths.
 constexpr size_t kTablesKept = 8;
 
 }  // namespace
@@ -156,15 +157,72 @@ const TorchModel::Tables& TorchModel::TablesFor(int64_t tokens) {
   tables.mask.triu_(1);
   tables.places = at::arange(tokens, options_.dtype(at::kLong));
   if (config_.position == PositionKind::kRope) {
-    const at::TensorOptions wide = at::TensorOptions().dtype(at::kDouble);
-    const int64_t half = config_.head_width() / 2;
-    const at::Tensor exponents = at::arange(half, wide) / -static_cast<double>(half);
-    const at::Tensor angles =
-        at::outer(at::arange(tokens, wide), at::pow(config_.rope_theta, exponents)).unsqueeze(1);
-    tables.cosine = angles.cos().to(options_.device(), c10::typeMetaToScalarType(options_.dtype()));
-    tables.sine = angles.sin().to(options_.device(), c10::typeMetaToScalarType(options_.dtype()));
+    std::tie(tables.cosine, tables.sine) = RopeTables(tokens);
   }
   return tables_.emplace(tokens, std::move(tables)).first->second;
+}
+
+std::pair<at::Tensor, at::Tensor> TorchModel::RopeTables(int64_t tokens) const {
+  const at::TensorOptions wide = at::TensorOptions().dtype(at::kDouble);
+  const int64_t half = config_.head_width() / 2;
+  const at::Tensor exponents = at::arange(half, wide) / -static_cast<double>(half);
+  const at::Tensor angles =
+      at::outer(at::arange(tokens, wide), at::pow(config_.rope_theta, exponents)).unsqueeze(1);
+  const at::ScalarType type = c10::typeMetaToScalarType(options_.dtype());
+  return {angles.cos().to(options_.device(), type), angles.sin().to(options_.device(), type)};
+}
+
+TorchModel::Cache TorchModel::MakeCache() const {
+  c10::AutoGradMode no_grad(false);
+  Cache cache;
+  const std::vector<int64_t> shape = {config_.key_value_heads(), config_.context,
+                                      config_.head_width()};
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    cache.keys.push_back(at::empty(shape, options_));
+    cache.values.push_back(at::empty(shape, options_));
+  }
+  if (config_.position == PositionKind::kRope) {
+    std::tie(cache.cosine, cache.sine) = RopeTables(config_.context);
+  }
+  return cache;
+}
+
+at::Tensor TorchModel::CachedAttention(const Layer& layer, const at::Tensor& x, size_t index,
+                                       const Cache& cache) const {
+  const int64_t tokens = x.size(0), all = cache.tokens + tokens;
+  auto heads = [&](const Linear& linear, int64_t count) {
+    return Apply(linear.weight, linear.bias, x).view({1, tokens, count, config_.head_width()});
+  };
+  at::Tensor q = heads(layer.q, config_.heads);
+  at::Tensor k = heads(layer.k, config_.key_value_heads());
+  if (config_.position == PositionKind::kRope) {
+    const at::Tensor cosine = cache.cosine.narrow(0, cache.tokens, tokens);
+    const at::Tensor sine = cache.sine.narrow(0, cache.tokens, tokens);
+    q = Rope(q, cosine, sine);
+    k = Rope(k, cosine, sine);
+  }
+  const at::Tensor v = heads(layer.v, config_.key_value_heads());
+  cache.keys[index].narrow(1, cache.tokens, tokens).copy_(k[0].transpose(0, 1));
+  cache.values[index].narrow(1, cache.tokens, tokens).copy_(v[0].transpose(0, 1));
+  const at::Tensor mixed = NewestAttention(q[0], cache.keys[index].narrow(1, 0, all),
+                                           cache.values[index].narrow(1, 0, all));
+  return Apply(layer.o.weight, layer.o.bias, mixed.reshape({tokens, config_.width}));
+}
+
+at::Tensor TorchModel::Extend(const at::Tensor& input, Cache* cache) const {
+  c10::AutoGradMode no_grad(false);
+  const int64_t tokens = input.size(1);
+  STARLING_CHECK_LE(cache->tokens + tokens, config_.context);
+  at::Tensor x = first_stage() ? at::embedding(embed_, input) : input;
+  x = x.reshape({tokens, config_.width});
+  if (position_.defined()) x = x + position_.narrow(0, cache->tokens, tokens);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Layer& layer = layers_[i];
+    x = x + CachedAttention(layer, Norm(layer.norm1, x), i, *cache);
+    x = x + Mlp(layer, Norm(layer.norm2, x));
+  }
+  cache->tokens += tokens;
+  return x.view({1, tokens, config_.width});
 }
 
 }  // namespace starling

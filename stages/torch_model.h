@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/ids.h"
@@ -48,6 +49,20 @@ class TorchModel {
   // norm. No dropout without a draw.
   at::Tensor Forward(const at::Tensor& input, const std::optional<DropoutDraw>& draw);
 
+  // What a sequence that grows keeps of its tokens, so that none is computed twice: keys (rotated,
+  // with RoPE) and values of every layer of the slice.
+  struct Cache {
+    std::vector<at::Tensor> keys, values;  // per layer [kv_heads, context, D]
+    at::Tensor cosine, sine;               // [context, 1, D/2], with RoPE
+    int64_t tokens = 0;                    // rows in use; 0 forgets the sequence
+  };
+  Cache MakeCache() const;
+
+  // What Forward gives for the last t tokens of a sequence, of which the cache holds all others:
+  // int64 [1, t] or [1, t, width] to [1, t, width]; the cache then holds these too. They must fit
+  // into the context. No dropout, no gradient.
+  at::Tensor Extend(const at::Tensor& input, Cache* cache) const;
+
   // Last stage: final norm and head. [n, T, width] -> [n * T, vocabulary].
   at::Tensor Logits(const at::Tensor& hidden) const;
 
@@ -71,10 +86,15 @@ class TorchModel {
   at::Tensor Norm(const Linear& norm, const at::Tensor& x) const;
   at::Tensor Attention(const Layer& layer, const at::Tensor& x, int64_t sequences,
                        const Tables& tables) const;
+  // Of the newest rows x, behind what the cache holds for this layer.
+  at::Tensor CachedAttention(const Layer& layer, const at::Tensor& x, size_t index,
+                             const Cache& cache) const;
   at::Tensor Mlp(const Layer& layer, const at::Tensor& x) const;
   at::Tensor Dropped(const at::Tensor& x, int64_t sequences, const std::optional<DropoutDraw>& draw,
                      int64_t layer, DropoutSite site) const;
   const Tables& TablesFor(int64_t tokens);
+  // Cosine and sine of the first `tokens` places, [tokens, 1, D/2].
+  std::pair<at::Tensor, at::Tensor> RopeTables(int64_t tokens) const;
 
   const ModelConfig config_;
   const LayerRange range_;
@@ -83,7 +103,7 @@ class TorchModel {
   at::Tensor embed_, position_, head_;
   Linear norm_;
   std::vector<Layer> layers_;
-  std::map<int64_t, Tables> tables_;  // by T; evaluation and sampling use a few lengths only
+  std::map<int64_t, Tables> tables_;  // by T; training and evaluation use a few lengths only
 };
 
 }  // namespace starling

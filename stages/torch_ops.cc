@@ -7,6 +7,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/softmax.h>
@@ -16,6 +17,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <tuple>
 
 #include "stages/row_kernels.h"
@@ -186,6 +188,24 @@ at::Tensor CausalAttentionBuiltIn(const at::Tensor& q, const at::Tensor& k, cons
       queries, keys, values, {}, 0.0, /*need_attn_weights=*/false, /*is_causal=*/true));
 #endif
   return mixed.transpose(1, 2);
+}
+
+at::Tensor NewestAttention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values) {
+  const int64_t tokens = q.size(0), heads = q.size(1), width = q.size(2);
+  const int64_t kv_heads = keys.size(0), all = keys.size(1);
+  // The query heads that read one key/value head, one below the other.
+  const at::Tensor queries =
+      q.transpose(0, 1).reshape({kv_heads, heads / kv_heads * tokens, width});
+  const double scale = 1.0 / std::sqrt(static_cast<double>(width));
+  at::Tensor scores = at::bmm(queries, keys.transpose(1, 2)) * scale;
+  if (tokens > 1) {
+    const at::Tensor mask =
+        at::full({tokens, all}, -std::numeric_limits<double>::infinity(), q.options());
+    mask.triu_(all - tokens + 1);
+    scores = (scores.view({heads, tokens, all}) + mask).view(scores.sizes());
+  }
+  const at::Tensor mixed = at::bmm(at::softmax(scores, -1), values);
+  return mixed.view({heads, tokens, width}).transpose(0, 1);
 }
 
 at::Tensor CausalAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

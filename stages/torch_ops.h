@@ -34,6 +34,11 @@ at::Tensor CausalAttentionBuiltIn(const at::Tensor& q, const at::Tensor& k, cons
 at::Tensor CausalAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                            const at::Tensor& mask);
 
+// Attention of the newest t tokens of one sequence to all of its n, themselves included. q is [t,
+// heads, D]; keys and values are [kv_heads, n, D], with kv heads first so that a head's rows stay
+// together as they grow. A token looks at itself and what came before. Gives [t, heads, D].
+at::Tensor NewestAttention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values);
+
 }  // namespace starling
 
 #endif  // STARLING_STAGES_TORCH_OPS_H_

@@ -33,6 +33,18 @@ constexpr char kExamples[] =
     "  starling doctor                                        why does it not work?\n"
     "  starling sim --seeds 1000                              the protocol under drawn faults\n";
 
+constexpr char kGenerateNotes[] =
+    "\nThe text is written as it comes. It ends after --tokens, at a --stop string, where the "
+    "model "
+    "ends a document,\nor at Ctrl-C, each with exit status 0. The same seed gives the same text on "
+    "the same machine.\n"
+    "When prompt and text outgrow the model's context, the older half is forgotten; of a longer "
+    "prompt the end counts.\n"
+    "With --interactive a line begins a text, an empty line goes on with it; Ctrl-C ends a text, "
+    "at "
+    "the prompt the session,\nand so does the end of the input (Ctrl-D). The n-th text is that of "
+    "the seed plus n - 1.\n";
+
 // What was asked for: a function that does it, and whether it needs LibTorch.
 struct Chosen {
   std::function<absl::Status()> run;
@@ -172,7 +184,10 @@ class CommandLine {
     CLI::App* const command = app_.add_subcommand("generate", "Text from a trained model");
     command->add_option("run_dir", generate_.run_directory, "A run's or a checkpoint's directory")
         ->required();
-    command->add_option("--prompt", generate_.prompt, "What the text begins with")->required();
+    CLI::Option* const prompt = command->add_option(
+        "--prompt", generate_.prompt, "What the text begins with; empty: as a document begins");
+    command->add_flag("--interactive", generate_.interactive,
+                      "Read prompts from the standard input, a line each");
     command->add_option("--tokenizer", generate_.tokenizer,
                         "A folder or file, where the run does not have its own");
     command->add_option("--tokens", generate_.tokens, "How many more")
@@ -184,11 +199,28 @@ class CommandLine {
     command->add_option("--top-k", generate_.top_k, "Of the k likeliest only; 0: of all")
         ->capture_default_str()
         ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+    command
+        ->add_option("--top-p", generate_.top_p,
+                     "Of the fewest likeliest that have this probability together; 1: of all")
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 1.0));
     command->add_option("--seed", generate_.seed, "Another seed, another text")
         ->capture_default_str();
+    command
+        ->add_option("--stop", generate_.stops,
+                     "End before this string, which may come in several tokens; repeatable. A "
+                     "newline is $'\\n' in bash")
+        ->allow_extra_args(false);
     command->add_option("--threads", generate_.threads, "Default: half of the cores")
         ->check(CLI::Range(1, 4096));
-    command->callback([this] {
+    command->footer(kGenerateNotes);
+    command->callback([this, prompt] {
+      if (!generate_.interactive && prompt->count() == 0) {
+        throw CLI::RequiredError("--prompt TEXT, or --interactive,");
+      }
+      for (const std::string& stop : generate_.stops) {
+        if (stop.empty()) throw CLI::ValidationError("--stop", "the string is empty");
+      }
       chosen_.needs_torch = true;
       chosen_.run = [this] { return torch_->generate(generate_); };
     });

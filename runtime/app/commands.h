@@ -61,10 +61,13 @@ struct OrderArgs {
 struct GenerateArgs {
   std::string run_directory;  // or a checkpoint's folder
   std::string prompt;
-  std::string tokenizer;  // a path; empty: the run's
+  bool interactive = false;
+  std::vector<std::string> stops;  // none is empty
+  std::string tokenizer;           // a path; empty: the run's
   int64_t tokens = 200;
   double temperature = 0.8;
   int64_t top_k = 40;
+  double top_p = 1.0;
   uint64_t seed = 1;
   int64_t threads = 0;
 };

@@ -1,5 +1,7 @@
 #include "runtime/app/terminal.h"
 
+#include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -13,6 +15,15 @@ void PrintLine(const std::string& line) {
   std::fwrite(line.data(), 1, line.size(), stdout);
   std::fputc('\n', stdout);
   std::fflush(stdout);
+}
+
+absl::StatusOr<bool> WriteOut(const std::string& bytes) {
+  if (std::fwrite(bytes.data(), 1, bytes.size(), stdout) == bytes.size() &&
+      std::fflush(stdout) == 0) {
+    return true;
+  }
+  if (errno == EPIPE) return false;
+  return absl::InternalError(absl::StrCat("cannot write to the output: ", strerror(errno)));
 }
 
 void PrintWarning(const std::string& line) {

@@ -20,36 +20,6 @@
 namespace starling {
 namespace {
 
-struct Shape {
-  std::string name;
-  ModelConfig config;
-};
-
-void PrintTo(const Shape& shape, std::ostream* out) { *out << shape.name; }
-
-std::vector<Shape> Shapes() {
-  std::vector<Shape> shapes;
-  shapes.push_back({"Llama", TinyModel()});
-  shapes.push_back({"Gpt", TinyGpt()});
-  ModelConfig grouped = TinyModel();
-  grouped.kv_heads = 2;
-  grouped.mlp_width = 20;
-  shapes.push_back({"GroupedKeys", grouped});
-  ModelConfig mixed = TinyModel();
-  mixed.norm = NormKind::kLayerNorm;  // without an offset
-  mixed.mlp = MlpKind::kGelu;
-  mixed.kv_heads = 1;
-  shapes.push_back({"LayerNormRopeOneKeyHead", mixed});
-  ModelConfig learned = TinyModel();
-  learned.position = PositionKind::kLearned;
-  learned.bias = true;
-  shapes.push_back({"RmsLearnedBias", learned});
-  ModelConfig dropout = TinyModel();
-  dropout.dropout = 0.2;
-  shapes.push_back({"Dropout", dropout});
-  return shapes;
-}
-
 class TorchModelShapes : public ::testing::TestWithParam<Shape> {};
 
 at::Tensor Double(const Blob& values) {
@@ -138,6 +108,61 @@ TEST_P(TorchModelShapes, CutIntoMicrobatchesDoesNotMatter) {
   for (size_t i = 0; i < a.size(); ++i) {
     if (a[i].first.find("attention.k.bias") != std::string::npos) continue;
     EXPECT_LT(RelativeDistance(a[i].second, b[i].second), 1e-5) << a[i].first;
+  }
+}
+
+// One token at a time, portions, a prompt and then tokens: any way through a sequence gives what
+// the whole gives at once.
+TEST_P(TorchModelShapes, GrowingSequenceEqualsTheWhole) {
+  const ModelConfig config = GetParam().config;
+  const StageLayout layout = WholeModelLayout(config);
+  const at::Tensor start = Double(InitialState(layout, 3)).narrow(0, 0, layout.size).clone();
+  Rng rng(9);
+  for (const TensorSpec& spec : layout.tensors) {
+    at::Tensor values = start.narrow(0, spec.offset, spec.count);
+    if (spec.decay) values.mul_(10.0);
+    // Offsets and norms that are not zeros and ones.
+    for (int64_t i = 0; !spec.decay && i < spec.count; ++i) {
+      values.data_ptr<double>()[i] += rng.Unit() - 0.5;
+    }
+  }
+  const at::Tensor tokens = Long(DrawTokens(1, 1, config));
+  for (at::ScalarType type : {at::kDouble, at::kFloat}) {
+    TorchModel model(config, LayerRange{0, config.layers}, layout, start.to(type).clone());
+    const at::Tensor expected = model.Logits(model.Forward(tokens, {})).detach();
+    EXPECT_GT(expected.abs().max().item<double>(), 0.1);
+    TorchModel::Cache cache = model.MakeCache();
+    for (const std::vector<int64_t>& portions :
+         {std::vector<int64_t>{1, 1, 1, 1, 1, 1, 1, 1}, {8}, {3, 2, 3}, {5, 1, 1, 1}}) {
+      cache.tokens = 0;
+      for (int64_t count : portions) {
+        const int64_t begin = cache.tokens;
+        const at::Tensor hidden = model.Extend(tokens.narrow(1, begin, count), &cache);
+        EXPECT_EQ(cache.tokens, begin + count);
+        const at::Tensor difference = model.Logits(hidden) - expected.narrow(0, begin, count);
+        EXPECT_LT(difference.abs().max().item<double>(), type == at::kDouble ? 1e-11 : 1e-4)
+            << portions.size() << " portions, tokens " << begin << " to " << begin + count;
+      }
+    }
+  }
+}
+
+// A slice in the middle keeps what it needs, too.
+TEST_P(TorchModelShapes, GrowingSequenceThroughTwoSlicesEqualsTheWhole) {
+  const ModelConfig config = GetParam().config;
+  const at::Tensor tokens = Long(DrawTokens(1, 1, config));
+  std::vector<TorchModel> slices;
+  for (const LayerRange range : {LayerRange{0, 1}, LayerRange{1, config.layers}}) {
+    const StageLayout layout = ModelStageLayout(config, range);
+    slices.emplace_back(config, range, layout,
+                        Double(InitialState(layout, 3)).narrow(0, 0, layout.size).clone());
+  }
+  const at::Tensor expected = slices[1].Forward(slices[0].Forward(tokens, {}), {});
+  std::vector<TorchModel::Cache> caches = {slices[0].MakeCache(), slices[1].MakeCache()};
+  for (int64_t place = 0; place < config.context; ++place) {
+    const at::Tensor first = slices[0].Extend(tokens.narrow(1, place, 1), &caches[0]);
+    const at::Tensor last = slices[1].Extend(first, &caches[1]);
+    EXPECT_TRUE(at::allclose(last, expected.narrow(1, place, 1), 1e-11, 1e-12)) << place;
   }
 }
 

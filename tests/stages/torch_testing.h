@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,6 +40,38 @@ inline ModelConfig TinyGpt() {
   config.position = PositionKind::kLearned;
   config.bias = true;
   return config;
+}
+
+// A model with a name, for tests that run over all of them.
+struct Shape {
+  std::string name;
+  ModelConfig config;
+};
+
+inline void PrintTo(const Shape& shape, std::ostream* out) { *out << shape.name; }
+
+// One for every choice that a model has.
+inline std::vector<Shape> Shapes() {
+  std::vector<Shape> shapes;
+  shapes.push_back({"Llama", TinyModel()});
+  shapes.push_back({"Gpt", TinyGpt()});
+  ModelConfig grouped = TinyModel();
+  grouped.kv_heads = 2;
+  grouped.mlp_width = 20;
+  shapes.push_back({"GroupedKeys", grouped});
+  ModelConfig mixed = TinyModel();
+  mixed.norm = NormKind::kLayerNorm;  // without an offset
+  mixed.mlp = MlpKind::kGelu;
+  mixed.kv_heads = 1;
+  shapes.push_back({"LayerNormRopeOneKeyHead", mixed});
+  ModelConfig learned = TinyModel();
+  learned.position = PositionKind::kLearned;
+  learned.bias = true;
+  shapes.push_back({"RmsLearnedBias", learned});
+  ModelConfig dropout = TinyModel();
+  dropout.dropout = 0.2;
+  shapes.push_back({"Dropout", dropout});
+  return shapes;
 }
 
 inline Blob DrawTokens(uint64_t seed, int64_t sequences, const ModelConfig& config) {

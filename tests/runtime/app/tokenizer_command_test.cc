@@ -16,6 +16,7 @@ namespace starling {
 namespace {
 
 using testing::AllOf;
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::StartsWith;
 
@@ -156,6 +157,10 @@ TEST_F(TokenizerCommandTest, RunKeepsItsTokenizerThroughResumeAndGenerate) {
     EXPECT_EQ(text.exit_code, 0) << text.errors;
     EXPECT_THAT(text.output, StartsWith("the caf\xc3\xa9"));
   }
+  // An empty prompt begins as a document does, behind the separator.
+  const Finished unprompted = Run({"generate", run, "--prompt", "", "--tokens", "20"});
+  EXPECT_EQ(unprompted.exit_code, 0) << unprompted.errors;
+  EXPECT_THAT(unprompted.output, EndsWith("\n"));
   const Finished more = Run({"resume", run, "--train.steps=3"});
   EXPECT_EQ(more.exit_code, 0) << more.errors;
   // Files that were changed are noticed.
