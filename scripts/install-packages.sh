@@ -16,7 +16,7 @@ groups=(
   "base libraries, hashes|libabsl-dev libssl-dev libxxhash-dev"
   "command line, run files, logs, JSON|libcli11-dev libtomlplusplus-dev libspdlog-dev libfmt-dev nlohmann-json3-dev"
   "tokenizers: patterns, Unicode normal forms|libpcre2-dev libutf8proc-dev"
-  "tests|libgtest-dev libgmock-dev libsentencepiece-dev"
+  "tests|libgtest-dev libgmock-dev libsentencepiece-dev python3-torch"
   "benchmarks of single paths|libbenchmark-dev"
 )
 

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 suffixes=("$@")
 [ $# != 0 ] || suffixes=(cc h)
 folders=()
-for folder in runtime router stages sync codec checkpoint examples tests bench; do
+for folder in runtime router stages sync codec checkpoint interop examples tests bench; do
   [ ! -d "$folder" ] || folders+=("$folder")
 done
 for suffix in "${suffixes[@]}"; do

@@ -28,6 +28,7 @@ constexpr char kExamples[] =
     "  starling status runs/20260101-120000                   who serves what\n"
     "  starling resume runs/20260101-120000 --train.steps=400\n"
     "  starling generate runs/20260101-120000 --prompt \"class \"\n"
+    "  starling checkpoint export runs/20260101-120000 --out hf   for Hugging Face's tools\n"
     "  starling tokenize 'corpus/*.jsonl' --out shards        tokens to train on, made once\n"
     "  starling tokenizer train --vocab 4096 --out bpe FILES  fewer, longer tokens than bytes\n"
     "  starling doctor                                        why does it not work?\n"
@@ -74,7 +75,7 @@ class CommandLine {
   CommandLine(std::string program, const TorchCommands* torch)
       : torch_(torch), app_("Starling trains one model on many unreliable machines.", "starling") {
     train_.program = resume_.program = stage_.program = tokenize_.program =
-        tokenizer_train_.program = std::move(program);
+        tokenizer_train_.program = import_.program = std::move(program);
     app_.footer(kExamples);
     app_.set_version_flag("--version", std::string("starling ") + StarlingVersion());
     AddTrain();
@@ -264,6 +265,40 @@ class CommandLine {
         ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
     gc->add_flag("--dry-run", gc_.dry_run, "Only say what would be removed");
     gc->callback([this] { chosen_.run = [this] { return CollectCheckpoints(gc_); }; });
+    AddExport(checkpoint);
+    AddImport(checkpoint);
+  }
+
+  void AddExport(CLI::App* checkpoint) {
+    CLI::App* const command = checkpoint->add_subcommand(
+        "export", "A model of GPT-2's or Llama's shape in Hugging Face's layout");
+    command
+        ->add_option("path", export_.path, "A checkpoint's directory, or a run's: its newest one")
+        ->required();
+    command->add_option("--out", export_.out, "The folder to make")->required();
+    command->add_option("--format", export_.format, "hf: Hugging Face's")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"hf"}));
+    command
+        ->add_option("--max-shard-size", export_.max_shard_bytes,
+                     "Of tensors in a file, as 5GB or 200MiB; with more, several files and an "
+                     "index are written")
+        ->default_str("5GB")
+        ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true));
+    command->callback([this] { chosen_.run = [this] { return ExportCheckpoint(export_); }; });
+  }
+
+  void AddImport(CLI::App* checkpoint) {
+    CLI::App* const command = AddWithOverrides(
+        checkpoint, "import", "A run that goes on from a model in Hugging Face's layout",
+        &import_.overrides, [this] { return ImportCheckpoint(import_); });
+    command
+        ->add_option("folder", import_.folder,
+                     "With config.json, model.safetensors and the tokenizer's files")
+        ->required();
+    command->add_option("--out", import_.out, "The run's directory, to be made")->required();
+    command->add_option("--run-file", import_.run_file,
+                        "Everything but [model], which is the folder's; default: the defaults");
   }
 
   void AddTokenize() {
@@ -344,6 +379,8 @@ class CommandLine {
   GenerateArgs generate_;
   ConfigArgs config_;
   CheckpointGcArgs gc_;
+  CheckpointExportArgs export_;
+  CheckpointImportArgs import_;
   TokenizeArgs tokenize_;
   TokenizerTrainArgs tokenizer_train_;
   std::string path_;

@@ -106,6 +106,21 @@ struct CheckpointGcArgs {
   bool dry_run = false;
 };
 
+struct CheckpointExportArgs {
+  std::string path;  // a run's directory, or a checkpoint's
+  std::string out;
+  std::string format = "hf";
+  uint64_t max_shard_bytes = 5'000'000'000;  // of tensors in a file
+};
+
+struct CheckpointImportArgs {
+  std::string program;  // as typed, for suggestions
+  std::string folder;
+  std::string out;       // the run's directory
+  std::string run_file;  // empty: the defaults
+  std::vector<std::string> overrides;
+};
+
 // What only the program with LibTorch can do.
 struct TorchCommands {
   std::function<absl::Status(const StageArgs&)> stage;
@@ -129,6 +144,8 @@ absl::Status EncodeInput(const std::string& path);
 absl::Status DecodeInput(const std::string& path);
 absl::Status ListCheckpoints(const std::string& run_directory);
 absl::Status VerifyCheckpoints(const std::string& path);
+absl::Status ExportCheckpoint(const CheckpointExportArgs& args);
+absl::Status ImportCheckpoint(const CheckpointImportArgs& args);
 // Becomes the program with the virtual world (exec), which takes `arguments`; comes back only if
 // that cannot be. not found: it was not built.
 absl::Status BecomeSim(const std::vector<std::string>& arguments);

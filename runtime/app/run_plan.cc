@@ -51,17 +51,36 @@ void MakePatternsAbsolute(RunConfig* config) {
   }
 }
 
-absl::Status WriteVersionZero(Disk& disk, RunPlan* plan) {
+absl::StatusOr<std::vector<Shard>> WriteVersionZeroShards(Disk& disk, const RunPlan& plan,
+                                                          const StateSource& state,
+                                                          const std::string& folder) {
+  std::vector<Shard> shards;
+  for (const StageLayout& layout : plan.layouts) {
+    STARLING_ASSIGN_OR_RETURN(
+        std::unique_ptr<ShardWriter> writer,
+        ShardWriter::Create(disk, folder, static_cast<uint32_t>(shards.size()), layout));
+    STARLING_RETURN_IF_ERROR(state(
+        layout, [&writer](const void* data, size_t size) { return writer->Append(data, size); }));
+    STARLING_ASSIGN_OR_RETURN(Shard shard, writer->Finish());
+    shards.push_back(std::move(shard));
+  }
+  return shards;
+}
+
+absl::Status WriteVersionZero(Disk& disk, const StateSource& state, RunPlan* plan) {
   CheckpointMeta meta;
   meta.run = plan->run;
-  meta.text_sha256 = plan->feed->corpus().sha256;
+  if (plan->feed != nullptr) meta.text_sha256 = plan->feed->corpus().sha256;
   meta.config_toml = plan->config_toml;
-  std::vector<StagePart> parts;
-  for (const StageLayout& layout : plan->layouts) {
-    parts.push_back({layout, InitialState(layout, plan->config.train.seed)});
-  }
   CheckpointStore store(plan->directory + "/checkpoints");
-  STARLING_RETURN_IF_ERROR(store.Save(disk, meta, parts));
+  STARLING_ASSIGN_OR_RETURN(const Staging staging, store.Begin(disk, meta));
+  absl::StatusOr<std::vector<Shard>> shards =
+      WriteVersionZeroShards(disk, *plan, state, staging.path);
+  if (!shards.ok()) {
+    store.Abandon(disk, staging);
+    return shards.status();
+  }
+  STARLING_RETURN_IF_ERROR(store.Publish(disk, staging, *shards));
   STARLING_ASSIGN_OR_RETURN(plan->start, store.Newest(disk));
   plan->start_meta = meta;
   return absl::OkStatus();
@@ -79,7 +98,7 @@ absl::Status KeepTokenizer(Disk& disk, RunPlan* plan) {
   return absl::OkStatus();
 }
 
-absl::Status FillRunDirectory(Disk& disk, RunPlan* plan) {
+absl::Status FillRunDirectory(Disk& disk, const StateSource& state, RunPlan* plan) {
   STARLING_RETURN_IF_ERROR(disk.MakeDirectories(plan->directory + "/logs"));
   STARLING_ASSIGN_OR_RETURN(plan->lock, FileLock::Acquire(plan->directory + "/lock"));
   STARLING_RETURN_IF_ERROR(WriteWholeFile(disk, plan->directory + "/run.toml", plan->config_toml));
@@ -88,7 +107,7 @@ absl::Status FillRunDirectory(Disk& disk, RunPlan* plan) {
   STARLING_RETURN_IF_ERROR(KeepTokenizer(disk, plan));
   FileEpochStore epochs(&disk, plan->directory + "/epoch");
   STARLING_ASSIGN_OR_RETURN(plan->epoch, TakeNextEpoch(&epochs, Epoch{0}));
-  return WriteVersionZero(disk, plan);
+  return WriteVersionZero(disk, state, plan);
 }
 
 // The step of the last whole line of metrics.jsonl; 0: there is none.
@@ -133,7 +152,9 @@ absl::Status FindLiveState(Disk& disk, const DecisionLogState& log, RunPlan* pla
 }
 
 absl::Status CheckText(const RunPlan& plan, const Corpus& corpus, bool accept_new_text) {
-  if (plan.start_meta.text_sha256 == corpus.sha256 || accept_new_text) return absl::OkStatus();
+  const std::string& learned_from = plan.start_meta.text_sha256;
+  const bool from_none = learned_from.empty();  // imported
+  if (from_none || learned_from == corpus.sha256 || accept_new_text) return absl::OkStatus();
   const DataConfig& data = plan.config.data;
   return absl::FailedPreconditionError(absl::StrCat(
       "the text of ", absl::StrJoin(corpus.from_shards ? data.shards : data.text, ", "),
@@ -144,11 +165,10 @@ absl::Status CheckText(const RunPlan& plan, const Corpus& corpus, bool accept_ne
 // It would be gone on from with other numbers of records, eras and data than are in the log.
 absl::Status CheckRun(const CheckpointInfo& checkpoint, RunId saved_by, RunId run) {
   if (saved_by == run) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("checkpoint ", checkpoint.path, " is of another run, ",
-                   absl::Hex(Value(saved_by), absl::kZeroPad16), ", not of this one, ",
-                   absl::Hex(Value(run), absl::kZeroPad16),
-                   ": move it away to go on from an older one"));
+  return absl::FailedPreconditionError(absl::StrCat(
+      "checkpoint ", checkpoint.path, " is of another run, ",
+      absl::Hex(Value(saved_by), absl::kZeroPad16), ", not of this one, ",
+      absl::Hex(Value(run), absl::kZeroPad16), ": move it away to go on from an older one"));
 }
 
 // What the shards' tokens are stays with the run.
@@ -259,8 +279,30 @@ absl::StatusOr<RunPlan> PlanNewRun(Disk& disk, const std::string& run_file,
   return plan;
 }
 
+RunPlan PlanImportedRun(RunConfig config, std::string directory) {
+  RunPlan plan;
+  plan.config = std::move(config);
+  plan.directory = std::move(directory);
+  MakePatternsAbsolute(&plan.config);
+  plan.config_toml = ToToml(plan.config);
+  plan.layouts = LayoutsOf(plan.config);
+  plan.run = DrawRunId();
+  return plan;
+}
+
 absl::Status MakeRunDirectory(Disk& disk, RunPlan* plan) {
-  const absl::Status status = FillRunDirectory(disk, plan);
+  const uint64_t seed = plan->config.train.seed;
+  return MakeRunDirectory(
+      disk,
+      [seed](const StageLayout& layout, const AppendBytes& append) {
+        const Blob state = InitialState(layout, seed);
+        return append(state.data(), state.size_bytes());
+      },
+      plan);
+}
+
+absl::Status MakeRunDirectory(Disk& disk, const StateSource& state, RunPlan* plan) {
+  const absl::Status status = FillRunDirectory(disk, state, plan);
   if (!status.ok()) {
     plan->lock.reset();
     disk.RemoveTree(plan->directory).IgnoreError();

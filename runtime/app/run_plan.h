@@ -13,6 +13,7 @@
 #ifndef STARLING_RUNTIME_APP_RUN_PLAN_H_
 #define STARLING_RUNTIME_APP_RUN_PLAN_H_
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,6 +21,7 @@
 
 #include "absl/status/statusor.h"
 #include "checkpoint/checkpoint_store.h"
+#include "interop/tensor_pieces.h"
 #include "runtime/app/local_swarm.h"
 #include "runtime/base/layout.h"
 #include "runtime/config/run_config.h"
@@ -59,8 +61,18 @@ absl::StatusOr<RunPlan> PlanNewRun(Disk& disk, const std::string& run_file,
                                    const std::vector<std::string>& overrides,
                                    std::string directory);
 
-// Makes the directory with version 0 in it. On failure nothing is left.
+// A run that begins from a model that came from elsewhere and has seen no data yet: `feed` is null,
+// and resume takes whatever text it finds. Makes nothing.
+RunPlan PlanImportedRun(RunConfig config, std::string directory);
+
+// Appends the state of a stage, f32 [kStatePlanes * layout.size], in pieces.
+using StateSource =
+    std::function<absl::Status(const StageLayout& layout, const AppendBytes& append)>;
+
+// Makes the directory with version 0 in it, as initialized or as `state` has it. On failure nothing
+// is left.
 absl::Status MakeRunDirectory(Disk& disk, RunPlan* plan);
+absl::Status MakeRunDirectory(Disk& disk, const StateSource& state, RunPlan* plan);
 
 // Locks a run directory, finds the newest checkpoint in it that is whole and what was decided
 // since, and takes the next epoch. `live` is set if the model is cut as before and a step was

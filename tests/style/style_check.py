@@ -15,8 +15,8 @@ import sys
 SKIPPED_FOLDERS = (".git", "build", "build-*", "runs", "__pycache__", ".cache", ".venv", "venv")
 SOURCES = (".h", ".cc")
 TEXTS = SOURCES + (".md", ".cmake", ".txt", ".json", ".toml", ".py", ".sh", ".capnp", ".in", ".supp")
-CODE = ("runtime/", "router/", "stages/", "sync/", "codec/", "checkpoint/", "examples/", "tests/",
-        "bench/")
+CODE = ("runtime/", "router/", "stages/", "sync/", "codec/", "checkpoint/", "interop/", "examples/",
+        "tests/", "bench/")
 MAX_LINES = 800
 MAX_README_LINES = 40
 ALLOW = "style: allow"
