@@ -3,7 +3,7 @@
 
     bench/train_bench.py build/starling [--rounds 5] [--json FILE] [--only 2x1,gloo-2] [--short]
 
-Every contender trains the same model (10.8 M parameters unless told otherwise) with the same 16
+Every contender trains the same model (10.9 M parameters unless told otherwise) with the same 16
 microbatches per step, one after the other, in every round:
 
     single      starling train --single-process, 2 threads: the baseline
