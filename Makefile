@@ -9,7 +9,7 @@ PACKAGES ?= install
 TEST_JOBS = $(or $(JOBS),$(shell nproc 2>/dev/null || echo 2))
 CTEST = ctest --output-on-failure -j $(TEST_JOBS)
 
-.PHONY: help packages build test demo asan tsan tidy format clean
+.PHONY: help packages build test demo bench asan tsan tidy format clean
 
 help:  ## print this
 	@echo "make TARGET, where TARGET is one of"
@@ -27,6 +27,13 @@ test: build  ## build everything and run every test
 demo: packages  ## build the command and train a small model on a local swarm, about two minutes
 	@scripts/build.sh release starling
 	build/starling train examples/tiny.toml
+
+bench: build  ## a short form of the benches, some minutes; docs/benchmarks.md has the long ones
+	@for bench in "codec_bench --benchmark_repetitions=3 --benchmark_min_time=0.02" \
+	    "scale_bench --benchmark_min_time=0.05"; do \
+	  if [ -x build/bin/$${bench%% *} ]; then build/bin/$$bench || exit 1; fi; \
+	done
+	@bench/train_bench.py build/starling --short
 
 asan: packages  ## run the tests under AddressSanitizer and UBSan, in build-asan
 	@scripts/build.sh asan

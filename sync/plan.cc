@@ -1,7 +1,9 @@
 #include "sync/plan.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 #include "runtime/base/check.h"
@@ -80,25 +82,28 @@ std::vector<RoundPart> EqualParts(int64_t size, uint32_t owners) {
 std::vector<RoundPart> KeepParts(const RoundPlan& before,
                                  const std::vector<RoundMemberPlan>& members) {
   STARLING_CHECK(!members.empty());
+  std::map<Incarnation, uint32_t> numbers;
+  for (uint32_t i = 0; i < members.size(); ++i) numbers.emplace(members[i].incarnation, i);
   std::vector<int64_t> elements(members.size(), 0);
   std::vector<RoundPart> parts = before.parts;
   std::vector<RoundPart*> orphans;
   for (RoundPart& part : parts) {
-    const Incarnation owner = before.members.at(part.owner).incarnation;
-    const auto now = std::find_if(
-        members.begin(), members.end(),
-        [&owner](const RoundMemberPlan& member) { return member.incarnation == owner; });
-    if (now == members.end()) {
+    const auto now = numbers.find(before.members.at(part.owner).incarnation);
+    if (now == numbers.end()) {
       orphans.push_back(&part);
       continue;
     }
-    part.owner = static_cast<uint32_t>(now - members.begin());
+    part.owner = now->second;
     elements[part.owner] += part.count;
   }
+  if (orphans.empty()) return parts;
+  std::set<std::pair<int64_t, uint32_t>> by_elements;
+  for (uint32_t i = 0; i < elements.size(); ++i) by_elements.emplace(elements[i], i);
   for (RoundPart* part : orphans) {
-    const auto least = std::min_element(elements.begin(), elements.end());
-    part->owner = static_cast<uint32_t>(least - elements.begin());
-    *least += part->count;
+    const auto [summed, least] = *by_elements.begin();
+    by_elements.erase(by_elements.begin());
+    part->owner = least;
+    by_elements.emplace(summed + part->count, least);
   }
   return parts;
 }

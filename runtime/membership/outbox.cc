@@ -34,8 +34,9 @@ uint64_t Outbox::Send(const Endpoint& to, Incarnation to_incarnation, Message me
   pending.to = to;
   pending.to_incarnation = to_incarnation;
   pending.packet = EncodeMessage(message);
-  pending.pause = FirstPause(AnswerKey(to, message.body.index()), ChannelOf(message));
-  pending.message = std::move(message);
+  pending.kind = message.body.index();
+  pending.channel = ChannelOf(message);
+  pending.pause = FirstPause(AnswerKey(to, pending.kind), pending.channel);
   pending.on_reply = std::move(on_reply);
   pending.first_sent = env_->Now();
   SendPacket(request, &pending);
@@ -56,8 +57,7 @@ bool Outbox::OnReply(const Message& reply) {
   auto it = pending_.find(reply.reply_to);
   if (it == pending_.end()) return false;
   Pending& pending = it->second;
-  LearnAnswerTime(AnswerKey(pending.to, pending.message.body.index()),
-                  env_->Now() - pending.first_sent);
+  LearnAnswerTime(AnswerKey(pending.to, pending.kind), env_->Now() - pending.first_sent);
   const OnReplyFn on_reply = std::move(pending.on_reply);
   Remove(it);
   ArmTimer();
@@ -110,8 +110,7 @@ void Outbox::LearnAnswerTime(const AnswerKey& key, absl::Duration took) {
 
 // Hands the packet to the transport and sets when it is due again.
 void Outbox::SendPacket(uint64_t request, Pending* pending) {
-  const absl::Status sent =
-      transport_->Send(pending->to, ChannelOf(pending->message), pending->packet);
+  const absl::Status sent = transport_->Send(pending->to, pending->channel, pending->packet);
   absl::Duration pause = pending->pause;
   if (sent.ok()) {
     pending->pause = std::max(pause, std::min(2 * pause, options_.longest_retry));

@@ -93,7 +93,8 @@ class Outbox {
   struct Pending {
     Endpoint to;
     Incarnation to_incarnation;
-    Message message;
+    size_t kind = 0;  // the body's index in the variant
+    Channel channel = Channel::kControl;
     Packet packet;
     OnReplyFn on_reply;
     absl::Time first_sent;

@@ -59,11 +59,11 @@ bool Departures::NeighboursKnow(const Replica& replica, uint64_t view) const {
 
 void Departures::Review() {
   for (auto it = asked_.begin(); it != asked_.end();) {
-    Replica* replica = swarm_->Find(it->first);
+    const Replica* replica = swarm_->Find(it->first);
     Asked& asked = it->second;
     // None: a joiner for now, which will be a member again.
     const bool leaves = replica != nullptr && (asked.named || OthersServe(*replica));
-    if (replica != nullptr) replica->member.draining = leaves;
+    if (replica != nullptr) swarm_->SetDraining(it->first, leaves);
     if (!leaves) asked.shown = 0;
     if (replica == nullptr || leaves) {
       asked.waiting_said = false;

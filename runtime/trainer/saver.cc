@@ -1,5 +1,7 @@
 #include "runtime/trainer/saver.h"
 
+#include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -119,29 +121,43 @@ void Saver::TellIfNoLongerHeld() {
   changed_();
 }
 
+void Saver::OnApplied(StageId stage) {
+  const auto it = missing_.find(Value(stage));
+  if (it == missing_.end()) return;
+  GoOn(orders_ != nullptr ? orders_->LookAt(stage) : LookAt(stage, &it->second));
+}
+
 void Saver::FetchMissing() {
   const bool to_be_had = orders_ != nullptr ? orders_->Look() : Look();
   env_->Cancel(retry_);
+  if (fetching()) retry_ = env_->Schedule(kLookAgain, [this] { FetchMissing(); });
+  GoOn(to_be_had);
+}
+
+void Saver::GoOn(bool to_be_had) {
   if (!to_be_had) {
     GiveUp(absl::AbortedError("the replicas have gone on without giving this version"));
-  } else if (fetching()) {
-    retry_ = env_->Schedule(kLookAgain, [this] { FetchMissing(); });
   }
   TellIfNoLongerHeld();
 }
 
-// False: some stage's replicas have all gone on.
 bool Saver::Look() {
-  bool moved_on = false;
+  bool to_be_had = true;
   for (auto& [stage, download] : missing_) {
-    FetchStage(StageId{stage}, &download);
-    if (download.fetcher != nullptr) continue;
-    for (const Incarnation& incarnation : swarm_->OfStage(StageId{stage})) {
-      const StateName& state = swarm_->Find(incarnation)->state;
-      moved_on = moved_on || (state.era == meta_.era && state.version > meta_.version);
-    }
+    to_be_had = LookAt(StageId{stage}, &download) && to_be_had;
   }
-  return !moved_on;
+  return to_be_had;
+}
+
+// False: the stage's replicas have all gone on.
+bool Saver::LookAt(StageId stage, Download* download) {
+  FetchStage(stage, download);
+  if (download->fetcher != nullptr) return true;
+  const std::set<Incarnation>& members = swarm_->OfStage(stage);
+  return std::none_of(members.begin(), members.end(), [this](const Incarnation& incarnation) {
+    const StateName& state = swarm_->Find(incarnation)->state;
+    return state.era == meta_.era && state.version > meta_.version;
+  });
 }
 
 // From all that are at the version; more may come to it.

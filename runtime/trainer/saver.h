@@ -46,10 +46,9 @@ class Saver {
 
   // Not while busy(). `changed` is called when holds() ends.
   void Begin(CheckpointMeta meta, std::function<void()> changed, OnSaved done);
-  // A replica has come to a version.
-  void OnApplied() {
-    if (fetching()) FetchMissing();
-  }
+  // A replica of `stage` has come to a version. Looks at that stage only: everybody comes once in a
+  // step.
+  void OnApplied(StageId stage);
   // A replica is gone: others give what it had not.
   void OnFenced(const Endpoint& address);
   // The state to be saved is no more (a new era began): `done` gets aborted, unless it is being
@@ -66,6 +65,8 @@ class Saver {
   };
   void FetchMissing();
   bool Look();
+  bool LookAt(StageId stage, Download* download);
+  void GoOn(bool to_be_had);
   void FetchStage(StageId stage, Download* download);
   void OnFetched(StageId stage, absl::StatusOr<Blob> state);
   // What the file jobs of one save share; only they touch it. The first failure ends them all.

@@ -43,12 +43,13 @@ ShardOrders::~ShardOrders() {
 bool ShardOrders::Look() {
   bool all = true;
   for (uint32_t stage = 0; stage < parts_.size(); ++stage) {
-    all = LookFor(StageId{stage}, &parts_[stage]) && all;
+    all = LookAt(StageId{stage}) && all;
   }
   return all;
 }
 
-bool ShardOrders::LookFor(StageId stage, Part* part) {
+bool ShardOrders::LookAt(StageId stage) {
+  Part* const part = &parts_[Value(stage)];
   if (part->done) return true;
   bool moved_on = false;
   for (const Incarnation& incarnation : swarm_->OfStage(stage)) {

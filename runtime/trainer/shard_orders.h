@@ -46,6 +46,7 @@ class ShardOrders {
 
   // Asks those that have come to the version. False: some stage's replicas have all gone on.
   bool Look();
+  bool LookAt(StageId stage);  // the same for one stage
   // Where to write, as replicas see it: it exists from now on.
   void OnFolder(std::string folder);
   void OnFenced(const Endpoint& address);
@@ -65,7 +66,6 @@ class ShardOrders {
     bool done = false;
   };
 
-  bool LookFor(StageId stage, Part* part);
   void AskToHold(StageId stage, Incarnation incarnation, const Endpoint& address);
   void OnHeld(StageId stage, Incarnation from, const ShardSaved& answer);
   void ChooseWriter(StageId stage);

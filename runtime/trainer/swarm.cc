@@ -17,6 +17,7 @@ void Swarm::Add(Replica replica) {
   const Incarnation incarnation = replica.member.incarnation;
   replica.since = env_->Now();
   by_stage_[Value(replica.member.stage)].insert(incarnation);
+  changed_.insert(Value(replica.member.stage));
   replicas_.insert_or_assign(incarnation, std::move(replica));
 }
 
@@ -25,6 +26,7 @@ void Swarm::Remove(Incarnation incarnation) {
   const auto it = replicas_.find(incarnation);
   if (it == replicas_.end()) return;
   by_stage_[Value(it->second.member.stage)].erase(incarnation);
+  changed_.insert(Value(it->second.member.stage));
   replicas_.erase(it);
 }
 
@@ -60,24 +62,37 @@ std::optional<StageId> Swarm::EmptyStage() const {
   return std::nullopt;
 }
 
-void Swarm::BroadcastView() {
+void Swarm::SetDraining(Incarnation incarnation, bool draining) {
+  Replica* replica = Find(incarnation);
+  if (replica == nullptr || replica->member.draining == draining) return;
+  replica->member.draining = draining;
+  changed_.insert(Value(replica->member.stage));
+}
+
+void Swarm::SendViews() {
+  if (changed_.empty()) return;
   ++view_number_;
-  for (const auto& [incarnation, replica] : replicas_) {
-    const uint32_t stage = Value(replica.member.stage);
+  for (uint32_t stage = 0; stage < stages_; ++stage) {
+    const uint32_t first = stage == 0 ? 0 : stage - 1;
+    const uint32_t last = std::min(stage + 1, stages_ - 1);
+    const auto change = changed_.lower_bound(first);
+    if (change == changed_.end() || *change > last) continue;
     View view;
     view.number = view_number_;
-    for (uint32_t near = stage == 0 ? 0 : stage - 1; near < stages_ && near <= stage + 1; ++near) {
-      for (const Incarnation& other : by_stage_[near]) {
-        view.members.push_back(replicas_.at(other).member);
+    for (uint32_t near = first; near <= last; ++near) {
+      for (const Incarnation& member : by_stage_[near]) {
+        view.members.push_back(replicas_.at(member).member);
       }
     }
-    Ask(incarnation, std::move(view),
-        [this, incarnation = incarnation, number = view.number](const Message&) {
-          Replica* acknowledged = Find(incarnation);
-          if (acknowledged == nullptr) return;
-          acknowledged->view_acknowledged = std::max(acknowledged->view_acknowledged, number);
-        });
+    for (const Incarnation& incarnation : by_stage_[stage]) {
+      Ask(incarnation, view, [this, incarnation, number = view.number](const Message&) {
+        Replica* acknowledged = Find(incarnation);
+        if (acknowledged == nullptr) return;
+        acknowledged->view_acknowledged = std::max(acknowledged->view_acknowledged, number);
+      });
+    }
   }
+  changed_.clear();
 }
 
 void Swarm::Ask(Incarnation to, MessageBody body, Outbox::OnReplyFn on_reply) {

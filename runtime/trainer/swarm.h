@@ -28,7 +28,7 @@ struct Replica {
   StateName state;     // the last it acknowledged
   int64_t tokens = 0;  // of microbatches it added since `since`
   absl::Time since;
-  uint64_t view_acknowledged = 0;  // the newest View it has answered
+  uint64_t view_acknowledged = 0;  // the newest View it was told and has answered
 };
 
 class Swarm {
@@ -57,8 +57,13 @@ class Swarm {
   std::vector<uint32_t> CountPerStage() const;
   std::optional<StageId> EmptyStage() const;  // the first stage nobody serves
 
-  // Tells every replica who serves its own and the neighbouring stages.
-  void BroadcastView();
+  // It is about to leave, or is not any more: others see it in their next View.
+  void SetDraining(Incarnation incarnation, bool draining);
+
+  // Tells replicas who serves their own and the neighbouring stages: those of them for whom that is
+  // not as in the View before, whichever change it was. A change of one stage concerns three, not
+  // the whole swarm: of n replicas in S stages 3 n / S get a View of 3 n / S members.
+  void SendViews();
   uint64_t view_number() const { return view_number_; }  // of the newest View
 
   // A request to a serving replica, repeated until answered or the replica is removed.
@@ -83,6 +88,7 @@ class Swarm {
   Outbox outbox_;
   std::map<Incarnation, Replica> replicas_;
   std::vector<std::set<Incarnation>> by_stage_;
+  std::set<uint32_t> changed_;  // stages, since the newest View
   uint64_t view_number_ = 0;
 };
 

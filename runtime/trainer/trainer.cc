@@ -287,7 +287,7 @@ void Trainer::Fence(Incarnation incarnation, const std::string& reason) {
 void Trainer::OnMembersChanged() {
   departures_.Review();
   wiring_->SetCandidates(swarm_.TakersOf(StageId{0}));
-  swarm_.BroadcastView();
+  swarm_.SendViews();
   departures_.ViewIsOut();
 }
 

@@ -179,7 +179,7 @@ void Trainer::OnApplied(Incarnation from, const Applied& applied) {
   if (applied.state.version != version_ || taking_again_) return;
   applied_[from] = applied.state;
   if (!Judge(replica->member.stage, {})) return;
-  saver_.OnApplied();
+  saver_.OnApplied(replica->member.stage);
   if (!admission_.empty()) OnAdmissionChanged();
 }
 

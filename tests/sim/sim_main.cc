@@ -148,8 +148,8 @@ void AddOptions(CLI::App* app, Arguments* arguments) {
   app->add_option("--faults", arguments->faults,
                   "Kinds to draw from: all, none, or names; \"all,-clog\" leaves one out")
       ->capture_default_str();
-  app->add_option("--stages", world.stages, "Instead of what is drawn")->check(CLI::Range(1, 64));
-  app->add_option("--replicas", world.replicas, "The same")->check(CLI::Range(1, 64));
+  app->add_option("--stages", world.stages, "Instead of what is drawn")->check(CLI::Range(1, 1000));
+  app->add_option("--replicas", world.replicas, "The same")->check(CLI::Range(1, 1000));
   app->add_option("--microbatches", world.microbatches, "The same")->check(CLI::Range(1, 4096));
   app->add_option("--steps", world.steps, "The same")->check(CLI::Range(1, 1000000));
 }

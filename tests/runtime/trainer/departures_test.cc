@@ -37,7 +37,7 @@ class DeparturesTest : public testing::Test {
   }
   void ShowView() {
     departures_.Review();
-    swarm_.BroadcastView();
+    swarm_.SendViews();
     departures_.ViewIsOut();
   }
   void AcknowledgeViews() {
