@@ -72,6 +72,7 @@ class Admission {
   bool loading() const;
   // A joiner says that it will not catch up as things are.
   void OnBehind(Incarnation incarnation, const Behind& behind);
+  size_t size() const { return joiners_.size(); }
   bool empty() const { return joiners_.empty(); }
   // Joiners per stage, in any state.
   std::vector<uint32_t> CountPerStage() const;

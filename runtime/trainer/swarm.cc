@@ -118,8 +118,8 @@ void Swarm::Reply(const Endpoint& to, uint64_t request, MessageBody body) {
 }
 
 // Of each replica what a step asks of it, and the microbatches in flight; joiners' loads.
-void Swarm::VisitBuffers(const BufferVisitor& visit) const {
-  visit("requests under way", outbox_.pending(), 64 * replicas_.size() + 4096);
+void Swarm::VisitBuffers(const BufferVisitor& visit, size_t joiners) const {
+  visit("requests under way", outbox_.pending(), 64 * replicas_.size() + 4 * joiners + 4096);
 }
 
 Message Swarm::Make(MessageBody body) const {

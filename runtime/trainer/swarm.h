@@ -75,7 +75,8 @@ class Swarm {
   void Reply(const Endpoint& to, uint64_t request, MessageBody body);
 
   Outbox& outbox() { return outbox_; }
-  void VisitBuffers(const BufferVisitor& visit) const;
+  // `joiners`: how many others are asked something.
+  void VisitBuffers(const BufferVisitor& visit, size_t joiners) const;
 
  private:
   Message Make(MessageBody body) const;

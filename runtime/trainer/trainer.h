@@ -90,7 +90,9 @@ class Trainer : public TransportHandler {
   // It ended because another trainer is alive: what it would have ended is not its own.
   bool refused_to_start() const { return refused_to_start_; }
   const Swarm& swarm() const { return swarm_; }
-  void VisitBuffers(const BufferVisitor& visit) const { swarm_.VisitBuffers(visit); }
+  void VisitBuffers(const BufferVisitor& visit) const {
+    swarm_.VisitBuffers(visit, admission_.size());
+  }
 
  private:
   enum class Phase : uint8_t { kReturning, kGathering, kTraining, kEnding, kDone };

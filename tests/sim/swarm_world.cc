@@ -21,7 +21,14 @@ constexpr int64_t kTokens = 4;  // per sequence, one sequence per microbatch
 constexpr int64_t kWidth = 8;
 constexpr int64_t kLossyWidth = 32;  // room for a signal that survives codecs
 constexpr RunId kRun{77};
-constexpr uint64_t kEventLimit = 2'000'000;
+
+// Of a run; a storm of messages is a failure too. A round takes messages between all members of a
+// stage.
+uint64_t EventLimit(const SwarmOptions& options) {
+  const uint64_t peers = uint64_t{options.stages} * options.replicas;
+  const uint64_t round = peers * options.replicas;
+  return 2'000'000 + 1000 * peers + 20 * round * static_cast<uint64_t>(options.steps);
+}
 
 // Tokens are a pure function of (step, index).
 class SimFeed : public DataFeed {
@@ -438,7 +445,7 @@ bool SwarmWorld::RunUntil(const std::function<bool()>& condition, absl::Duration
   RunLimits limits;
   limits.until = condition;
   limits.deadline = world_.Now() + limit;
-  limits.max_events = kEventLimit;  // a storm of messages is a failure too
+  limits.max_events = EventLimit(options_);  // a storm of messages is a failure too
   return world_.Run(limits) == RunEnd::kConditionHolds;
 }
 
