@@ -104,7 +104,8 @@ void ShardSaver::Write(const SaveShard& order, uint64_t request) {
   }
   save_->writing = true;
   save_->write_request = request;
-  const std::string writer = absl::StrCat("w", Value(links_->self().epoch), "x", links_->self().counter);
+  const std::string writer =
+      absl::StrCat("w", Value(links_->self().epoch), "x", links_->self().counter);
   auto shard = std::make_shared<Shard>();
   files_->Run(
       [order, writer, shard, part = StagePart{layout_, *save_->snapshot}](Disk& disk) {

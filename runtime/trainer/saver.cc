@@ -79,11 +79,8 @@ void Saver::OnFolder(const Staging& staging) {
   if (!staging.already_published) {
     return orders_->OnFolder(options_.shared_as + staging.path.substr(options_.folder.size()));
   }
-  orders_.reset();
   missing_.clear();
-  env_->Cancel(retry_);
-  Publish();
-  TellIfNoLongerHeld();
+  PublishIfWhole();
 }
 
 void Saver::OnShardWritten(StageId stage, Shard shard, const std::string& writer) {
@@ -99,11 +96,7 @@ void Saver::OnShardWritten(StageId stage, Shard shard, const std::string& writer
       },
       [] {});
   missing_.erase(Value(stage));
-  if (!missing_.empty()) return;
-  orders_.reset();
-  env_->Cancel(retry_);
-  Publish();
-  TellIfNoLongerHeld();
+  PublishIfWhole();
 }
 
 bool Saver::holds() const {
@@ -202,10 +195,7 @@ void Saver::OnFetched(StageId stage, absl::StatusOr<Blob> state) {
   if (!state.ok()) return;  // FetchMissing asks those that are there, or gives up
   missing_.erase(it);
   WriteStage(stage, *std::move(state));
-  if (!missing_.empty()) return;
-  env_->Cancel(retry_);
-  Publish();
-  if (std::exchange(held_, false)) changed_();
+  PublishIfWhole();
 }
 
 void Saver::OnFenced(const Endpoint& address) {
@@ -219,10 +209,15 @@ void Saver::Abandon() {
   if (fetching()) GiveUp(absl::AbortedError("the state to be saved is no more"));
 }
 
-void Saver::GiveUp(absl::Status status) {
+// Nothing more is asked of replicas.
+void Saver::StopAsking() {
   orders_.reset();
   missing_.clear();
   env_->Cancel(retry_);
+}
+
+void Saver::GiveUp(absl::Status status) {
+  StopAsking();
   RunJob([status](Disk&, Writing&) { return status; }, [] {});
   Finish(std::move(status));
 }
@@ -258,7 +253,9 @@ void Saver::WriteStage(StageId stage, Blob state) {
       [] {});
 }
 
-void Saver::Publish() {
+void Saver::PublishIfWhole() {
+  if (!missing_.empty()) return;
+  StopAsking();
   RunJob(
       [keep = static_cast<uint64_t>(options_.config.keep),
        keep_every = static_cast<uint64_t>(options_.config.keep_every)](
@@ -271,13 +268,12 @@ void Saver::Publish() {
         return absl::OkStatus();
       },
       [this] { Finish(store_.At(meta_.era, meta_.version)); });
+  TellIfNoLongerHeld();
 }
 
 void Saver::OnFailed(absl::Status status) {
   const std::function<void()> changed = std::exchange(held_, false) ? changed_ : [] {};
-  orders_.reset();
-  missing_.clear();
-  env_->Cancel(retry_);
+  StopAsking();
   Finish(std::move(status));
   changed();
 }

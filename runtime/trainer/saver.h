@@ -83,7 +83,8 @@ class Saver {
   void OnFolder(const Staging& staging);
   void OnShardWritten(StageId stage, Shard shard, const std::string& writer);
   void TellIfNoLongerHeld();
-  void Publish();
+  void PublishIfWhole();
+  void StopAsking();
   void OnFailed(absl::Status status);
   void GiveUp(absl::Status status);
   void Finish(absl::StatusOr<CheckpointInfo> result);

@@ -32,11 +32,13 @@ ShardOrders::ShardOrders(Swarm* swarm, Era era, Version version, uint64_t save,
       parts_(layouts->size()) {}
 
 ShardOrders::~ShardOrders() {
-  for (uint32_t stage = 0; stage < parts_.size(); ++stage) {
-    for (const auto& [incarnation, holder] : parts_[stage].holders) {
-      if (holder.request != 0) swarm_->outbox().Cancel(holder.request);
-      swarm_->Tell(holder.address, Order(ShardOrder::kRelease, StageId{stage}));
-    }
+  for (uint32_t stage = 0; stage < parts_.size(); ++stage) Release(StageId{stage});
+}
+
+void ShardOrders::Release(StageId stage) {
+  for (const auto& [incarnation, holder] : std::exchange(parts_[Value(stage)].holders, {})) {
+    if (holder.request != 0) swarm_->outbox().Cancel(holder.request);
+    swarm_->Tell(holder.address, Order(ShardOrder::kRelease, stage));
   }
 }
 
@@ -137,11 +139,7 @@ void ShardOrders::OnSaved(StageId stage, Incarnation from, const ShardSaved& ans
     return OnRefused(stage, from, ShardSaved{status.code(), std::string(status.message()), {}});
   }
   part.done = true;
-  for (const auto& [incarnation, holder] : part.holders) {
-    if (holder.request != 0) swarm_->outbox().Cancel(holder.request);
-    swarm_->Tell(holder.address, Order(ShardOrder::kRelease, stage));
-  }
-  part.holders.clear();
+  Release(stage);
   Shard shard;
   for (const ShardFile& file : answer.files) {
     shard.files.push_back({file.name, file.bytes, file.hash});

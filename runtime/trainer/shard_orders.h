@@ -73,6 +73,7 @@ class ShardOrders {
   void OnRefused(StageId stage, Incarnation from, const ShardSaved& answer);
   using OnAnswer = std::function<void(const ShardSaved&)>;
   uint64_t Ask(Incarnation to, const Endpoint& address, SaveShard order, OnAnswer on_answer);
+  void Release(StageId stage);  // its snapshots are not needed any more
   SaveShard Order(ShardOrder order, StageId stage) const;
 
   Swarm* const swarm_;

@@ -236,7 +236,7 @@ void Trainer::Watch() {
   }
   if (!swarm_.EmptyStage()) stage_lost_ = absl::InfiniteFuture();
   stage_lost_ = std::min(stage_lost_, now);
-  if ((paused_ && step_run_ == nullptr) || StageIsGone()) DepartBetweenSteps();
+  if ((paused_ && step_run_ == nullptr) || StageIsGone()) DepartWithoutStep();
   // A joiner may have loaded while a fence kept it out.
   OnAdmissionChanged();
   if (phase_ != Phase::kDone) {

@@ -113,7 +113,7 @@ class Trainer : public TransportHandler {
   // Leaving in order (departures.h)
   std::string Drain(Incarnation incarnation, const std::string& reason,
                     std::optional<StageId> moves_to);
-  void DepartBetweenSteps();
+  void DepartWithoutStep();
   // A stage has had nobody for so long that its state will not come back.
   bool StageIsGone() const;
   void SendJoinersToEmptyStages();

@@ -27,8 +27,8 @@ bool Trainer::StageIsGone() const {
   return env_->Now() - stage_lost_ >= options_.config.swarm.orphan_timeout;
 }
 
-// No decision comes that could name them: the run is paused, or waits for a stage.
-void Trainer::DepartBetweenSteps() {
+// A record of their own: no step ends that could name them, the run is paused or waits for a stage.
+void Trainer::DepartWithoutStep() {
   if (departing_ || admitting_ || deciding_) return;
   if (phase_ != Phase::kTraining && phase_ != Phase::kEnding) return;
   std::vector<Departure> due = departures_.Due();

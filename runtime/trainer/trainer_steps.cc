@@ -17,7 +17,7 @@ void Trainer::BeginStep() {
   const bool last = static_cast<int64_t>(Value(version_)) >= train.steps;
   if (paused_ && stop_reason_.empty() && !last) {
     Emit(Event("paused").With("step", Value(version_)));
-    return DepartBetweenSteps();
+    return DepartWithoutStep();
   }
   if (last || !stop_reason_.empty()) phase_ = Phase::kEnding;
   const bool due = train.eval_every > 0 && Value(version_) > Value(base_version_) &&
