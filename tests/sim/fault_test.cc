@@ -9,31 +9,12 @@
 #include <utility>
 
 #include "runtime/wire/wire.h"
-#include "tests/sim/swarm_world.h"
+#include "tests/sim/swarm_testing.h"
 
 namespace starling::sim {
 namespace {
 
 using ::testing::Contains;
-using ::testing::IsEmpty;
-
-SwarmOptions Small(uint32_t stages = 3, uint32_t replicas = 2) {
-  SwarmOptions options;
-  options.stages = stages;
-  options.replicas = replicas;
-  return options;
-}
-
-void ExpectGoodEnd(SwarmWorld& swarm, const std::string& what = "") {
-  const bool ended = swarm.RunToEnd();
-  EXPECT_TRUE(ended) << what << "\n" << swarm.Report();
-  EXPECT_THAT(swarm.violations(), IsEmpty()) << what << "\n" << swarm.Report();
-}
-
-// Runs until `steps` are decided.
-void RunTo(SwarmWorld& swarm, size_t steps) {
-  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.steps().size() >= steps; })) << swarm.Report();
-}
 
 // The first time from now on that `from` sends a message of this kind (to `to`, if it is somebody),
 // `then` happens, before anything else does.
@@ -65,7 +46,7 @@ class EndOfStepTest : public ::testing::TestWithParam<Moment> {};
 TEST_P(EndOfStepTest, ReplicaOfEachStageDiesThereAndTheStepIsStillOneMachines) {
   const Moment moment = GetParam();
   for (uint32_t stage : {0u, 1u, 2u}) {
-    SwarmWorld swarm(Small());
+    SwarmWorld swarm(Calm());
     RunTo(swarm, 2);
     const NodeId victim = swarm.peer_node(stage, 1);
     const NodeId trainer = swarm.trainer_node();
@@ -91,7 +72,7 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return info.param.name; });
 
 TEST(FaultTest, ReplicaDiesBetweenDecisionAndApplyAndTheStepIsNotTakenAgain) {
-  SwarmWorld swarm(Small());
+  SwarmWorld swarm(Calm());
   RunTo(swarm, 2);
   const NodeId victim = swarm.peer_node(1, 1);
   WhenSent(swarm, swarm.trainer_node(), victim, "Apply", [&] { CrashAndRestart(swarm, victim); });
@@ -107,7 +88,7 @@ TEST(FaultTest, ReplicaDiesBetweenDecisionAndApplyAndTheStepIsNotTakenAgain) {
 
 TEST(FaultTest, ReplicaDiesDonatingItsStateToACheckpointAndAnotherDonates) {
   for (uint32_t stage : {0u, 1u, 2u}) {
-    SwarmWorld swarm(Small());
+    SwarmWorld swarm(Calm());
     RunTo(swarm, 1);
     for (uint32_t r : {0u, 1u}) {
       const NodeId donor = swarm.peer_node(stage, r);
@@ -124,7 +105,7 @@ TEST(FaultTest, ReplicaDiesDonatingItsStateToACheckpointAndAnotherDonates) {
 TEST(FaultTest, PowerFailsAtEveryWriteOfACheckpointAndTheRunGoesOnFromTheOneBefore) {
   int cut = 0;
   for (uint64_t changes = 0; changes < 60; changes += 3) {
-    SwarmOptions options = Small(2, 1);
+    SwarmOptions options = Calm(2, 1);
     options.checkpoint_every = 1;
     SwarmWorld swarm(options);
     RunTo(swarm, 2);
@@ -143,7 +124,7 @@ TEST(FaultTest, PowerFailsAtEveryWriteOfACheckpointAndTheRunGoesOnFromTheOneBefo
 
 TEST(FaultTest, LastReplicaDiesWhileACheckpointIsWrittenAndTheEraHoldsWhatItSays) {
   for (int at_ms = 0; at_ms < 200; at_ms += 10) {
-    SwarmOptions options = Small(3, 1);
+    SwarmOptions options = Calm(3, 1);
     options.checkpoint_every = 1;
     options.world.disk_delay = absl::Milliseconds(400);  // the file thread is behind
     SwarmWorld swarm(options);
@@ -157,7 +138,7 @@ TEST(FaultTest, LastReplicaDiesWhileACheckpointIsWrittenAndTheEraHoldsWhatItSays
 }
 
 TEST(FaultTest, DiskIsFullAndTrainingGoesOnAndCheckpointsAreMadeAgainWhenItIsNot) {
-  SwarmOptions options = Small();
+  SwarmOptions options = Calm();
   options.steps = 12;
   options.checkpoint_every = 1;
   SwarmWorld swarm(options);
@@ -181,7 +162,7 @@ void ForEveryLink(const std::function<void(SwarmWorld&, NodeId from, NodeId to)>
   for (uint32_t from = 0; from < 5; ++from) {
     for (uint32_t to = 0; to < 5; ++to) {
       if (from == to) continue;
-      SwarmOptions options = Small(2, 2);
+      SwarmOptions options = Calm(2, 2);
       options.world.seed = 10 * from + to + 1;
       SwarmWorld swarm(options);
       RunTo(swarm, 2);
@@ -233,7 +214,7 @@ TEST(FaultTest, LinkAcceptsNothingFor8SecondsAndTheRunGoesOn) {
 
 TEST(FaultTest, PacketsArriveTwiceAndNothingIsDoneTwice) {
   for (uint64_t seed = 1; seed <= 30; ++seed) {
-    SwarmOptions options = Small();
+    SwarmOptions options = Calm();
     options.world.seed = seed;
     options.world.network.duplicates = 0.2;
     SwarmWorld swarm(options);
@@ -256,7 +237,7 @@ TEST(FaultTest, LoadOfAnEarlierEraComesLateAndIsDropped) {
 
 TEST(FaultTest, TrainerIsStopped20SecondsAtEveryMomentOfAStepAndGoesOnWhereItWas) {
   for (int at_ms = 0; at_ms < 120; at_ms += 6) {
-    SwarmWorld swarm(Small());
+    SwarmWorld swarm(Calm());
     RunTo(swarm, 2);
     swarm.world().At(absl::Milliseconds(at_ms),
                      [&] { swarm.world().Stall(swarm.trainer_node(), absl::Seconds(20)); });
@@ -302,7 +283,7 @@ class Stranger : public Process, public TransportHandler {
 };
 
 TEST(FaultTest, StrangerSendsGarbageToEveryoneAndItIsRefusedAndCounted) {
-  SwarmWorld swarm(Small());
+  SwarmWorld swarm(Calm());
   swarm.world().AddNode({"stranger"},
                         [](NodeContext& node) { return std::make_unique<Stranger>(node); });
   ExpectGoodEnd(swarm);

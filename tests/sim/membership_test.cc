@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/sim/swarm_world.h"
+#include "tests/sim/swarm_testing.h"
 
 namespace starling::sim {
 namespace {
@@ -12,17 +12,10 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
-SwarmOptions Calm(uint32_t replicas = 2, int64_t steps = 8) {
-  SwarmOptions options;
-  options.replicas = replicas;
+SwarmOptions Lasting(uint32_t replicas = 2, int64_t steps = 8) {
+  SwarmOptions options = Calm(3, replicas);
   options.steps = steps;
   return options;
-}
-
-void ExpectGoodEnd(SwarmWorld& swarm) {
-  const bool ended = swarm.RunToEnd();
-  EXPECT_TRUE(ended) << swarm.Report();
-  EXPECT_THAT(swarm.violations(), IsEmpty()) << swarm.Report();
 }
 
 bool RunToStep(SwarmWorld& swarm, size_t steps) {
@@ -40,7 +33,7 @@ uint32_t ReplayedIn(const SwarmWorld& swarm) {
 TEST(DrainTest, ReplicaOfEachStageLeavesAtEveryMomentAndNothingIsReplayed) {
   for (int at_ms = 0; at_ms < 120; at_ms += 5) {
     for (uint32_t stage : {0u, 1u, 2u}) {
-      SwarmWorld swarm(Calm());
+      SwarmWorld swarm(Lasting());
       ASSERT_TRUE(RunToStep(swarm, 1));
       swarm.world().At(absl::Milliseconds(at_ms),
                        [&] { swarm.DrainPeer(swarm.peer_node(stage, 1)); });
@@ -56,7 +49,7 @@ TEST(DrainTest, ReplicaOfEachStageLeavesAtEveryMomentAndNothingIsReplayed) {
 }
 
 TEST(DrainTest, LastReplicaOfAStageServesUntilAnotherOneJoins) {
-  SwarmOptions options = Calm(1, 30);
+  SwarmOptions options = Lasting(1, 30);
   SwarmWorld swarm(options);
   ASSERT_TRUE(RunToStep(swarm, 2));
   swarm.DrainPeer(swarm.peer_node(1, 0));
@@ -72,7 +65,7 @@ TEST(DrainTest, LastReplicaOfAStageServesUntilAnotherOneJoins) {
 }
 
 TEST(DrainTest, BothReplicasOfAStageAreToLeaveAndOneOfThemStays) {
-  SwarmWorld swarm(Calm(2, 10));
+  SwarmWorld swarm(Lasting(2, 10));
   ASSERT_TRUE(RunToStep(swarm, 2));
   swarm.DrainPeer(swarm.peer_node(1, 0));
   swarm.DrainPeer(swarm.peer_node(1, 1));
@@ -85,7 +78,7 @@ TEST(DrainTest, BothReplicasOfAStageAreToLeaveAndOneOfThemStays) {
 
 TEST(DrainTest, ReplicaThatDiesWhileItDrainsIsFencedAndItsWorkReplayed) {
   for (int at_ms = 0; at_ms < 100; at_ms += 5) {
-    SwarmWorld swarm(Calm());
+    SwarmWorld swarm(Lasting());
     ASSERT_TRUE(RunToStep(swarm, 1));
     swarm.world().At(absl::Milliseconds(at_ms), [&] {
       swarm.DrainPeer(swarm.peer_node(1, 1));
@@ -99,7 +92,7 @@ TEST(DrainTest, ReplicaThatDiesWhileItDrainsIsFencedAndItsWorkReplayed) {
 
 TEST(DrainTest, SiblingOfADrainingReplicaDiesAndTheLastOneStays) {
   for (int at_ms = 0; at_ms < 100; at_ms += 5) {
-    SwarmWorld swarm(Calm(2, 12));
+    SwarmWorld swarm(Lasting(2, 12));
     ASSERT_TRUE(RunToStep(swarm, 1));
     swarm.world().At(absl::Milliseconds(at_ms), [&] {
       swarm.DrainPeer(swarm.peer_node(1, 1));
@@ -111,7 +104,7 @@ TEST(DrainTest, SiblingOfADrainingReplicaDiesAndTheLastOneStays) {
 }
 
 TEST(DrainTest, PeerThatStillJoinsLeavesAtOnce) {
-  SwarmWorld swarm(Calm(2, 12));
+  SwarmWorld swarm(Lasting(2, 12));
   ASSERT_TRUE(RunToStep(swarm, 1));
   const NodeId newcomer = swarm.AddPeer(1);
   ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("peer_arrived") == 7; }));
@@ -123,7 +116,7 @@ TEST(DrainTest, PeerThatStillJoinsLeavesAtOnce) {
 
 TEST(DrainTest, DrainUnderLossOfMessagesStillEndsWell) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
-    SwarmOptions options = Calm(2, 20);
+    SwarmOptions options = Lasting(2, 20);
     options.world.seed = seed;
     options.world.network.loss = 0.03;
     SwarmWorld swarm(options);
@@ -135,7 +128,7 @@ TEST(DrainTest, DrainUnderLossOfMessagesStillEndsWell) {
 }
 
 TEST(LeaveOrderTest, OneOfAStageLeavesAndARepeatedOrderIsObeyedOnce) {
-  SwarmOptions options = Calm(3, 10);
+  SwarmOptions options = Lasting(3, 10);
   options.world.network.loss = 0.03;
   SwarmWorld swarm(options);
   ASSERT_TRUE(RunToStep(swarm, 2));
@@ -151,7 +144,7 @@ TEST(LeaveOrderTest, OneOfAStageLeavesAndARepeatedOrderIsObeyedOnce) {
 }
 
 TEST(LeaveOrderTest, UnknownReplicaIsRefusedInWords) {
-  SwarmWorld swarm(Calm());
+  SwarmWorld swarm(Lasting());
   ASSERT_TRUE(RunToStep(swarm, 1));
   Order order;
   order.replica = "7.7";
@@ -163,7 +156,7 @@ TEST(LeaveOrderTest, UnknownReplicaIsRefusedInWords) {
 }
 
 TEST(PauseTest, NoStepBeginsUntilTheRunIsReleased) {
-  SwarmWorld swarm(Calm());
+  SwarmWorld swarm(Lasting());
   ASSERT_TRUE(RunToStep(swarm, 2));
   Order order;
   order.kind = OrderKind::kPause;
@@ -190,7 +183,7 @@ TEST(PauseTest, NoStepBeginsUntilTheRunIsReleased) {
 // --- joining ---------------------------------------------------------------------------
 
 SwarmOptions LongRun(int64_t steps) {
-  SwarmOptions options = Calm(2, steps);
+  SwarmOptions options = Lasting(2, steps);
   options.checkpoint_every = 0;
   options.eval_every = 0;
   return options;
@@ -310,7 +303,7 @@ TEST(JoinTest, CheckpointOverASlowLinkHoldsNoStepUp) {
 // --- moving ----------------------------------------------------------------------------
 
 TEST(MoveTest, ReplicasOfThreeOneTwoAreBalancedByOneMoveAndThenStay) {
-  SwarmOptions options = Calm(1, 260);
+  SwarmOptions options = Lasting(1, 260);
   options.microbatches = 12;
   options.checkpoint_every = 0;
   options.eval_every = 0;
@@ -336,7 +329,7 @@ TEST(MoveTest, ReplicasOfThreeOneTwoAreBalancedByOneMoveAndThenStay) {
 
 TEST(MoveTest, MoverDiesAtEveryMomentAndNothingIsLost) {
   for (int at_ms = 0; at_ms < 400; at_ms += 20) {
-    SwarmOptions options = Calm(1, 60);
+    SwarmOptions options = Lasting(1, 60);
     options.rebalance = absl::Seconds(1);
     SwarmWorld swarm(options);
     const std::vector<NodeId> extra = {swarm.AddPeer(0), swarm.AddPeer(0)};
@@ -352,7 +345,7 @@ TEST(MoveTest, MoverDiesAtEveryMomentAndNothingIsLost) {
 }
 
 TEST(LostStageTest, NobodyComesForItAndAReplicaOfAnotherStageTakesItOver) {
-  SwarmOptions options = Calm(2, 20);
+  SwarmOptions options = Lasting(2, 20);
   options.rebalance = absl::Seconds(2);
   SwarmWorld swarm(options);
   ASSERT_TRUE(RunToStep(swarm, 5));
@@ -365,7 +358,7 @@ TEST(LostStageTest, NobodyComesForItAndAReplicaOfAnotherStageTakesItOver) {
 }
 
 TEST(LostStageTest, NobodyComesForItFromTheStartAndAJoinerOfAnotherStageGoesThere) {
-  SwarmOptions options = Calm(2, 6);
+  SwarmOptions options = Lasting(2, 6);
   options.rebalance = absl::Seconds(2);
   SwarmWorld swarm(options);
   swarm.world().At(absl::Milliseconds(5), [&] {
@@ -378,7 +371,7 @@ TEST(LostStageTest, NobodyComesForItFromTheStartAndAJoinerOfAnotherStageGoesTher
 }
 
 TEST(LostStageTest, ItsLastReplicaIsSilentForGoodAndTheOneThatWaitsForItsStateTakesOver) {
-  SwarmWorld swarm(Calm(1, 20));
+  SwarmWorld swarm(Lasting(1, 20));
   ASSERT_TRUE(RunToStep(swarm, 5));
   swarm.world().Stall(swarm.peer_node(1, 0), absl::Hours(100));
   swarm.AddPeer(1);

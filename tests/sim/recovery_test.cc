@@ -11,27 +11,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/wire/wire.h"
-#include "tests/sim/swarm_world.h"
+#include "tests/sim/swarm_testing.h"
 
 namespace starling::sim {
 namespace {
 
-using ::testing::IsEmpty;
-
 constexpr Step kStep{3};  // in which things happen
 
-SwarmOptions Calm(uint32_t stages = 3, uint32_t replicas = 2) {
-  SwarmOptions options;
-  options.stages = stages;
-  options.replicas = replicas;
+SwarmOptions WithoutEvaluation(uint32_t stages = 3, uint32_t replicas = 2) {
+  SwarmOptions options = Calm(stages, replicas);
   options.eval_every = 0;
   return options;
-}
-
-void ExpectGoodEnd(SwarmWorld& swarm, const std::string& what) {
-  const bool ended = swarm.RunToEnd();
-  EXPECT_TRUE(ended) << what << "\n" << swarm.Report();
-  EXPECT_THAT(swarm.violations(), IsEmpty()) << what << "\n" << swarm.Report();
 }
 
 uint32_t Replayed(const SwarmWorld& swarm) {
@@ -131,7 +121,7 @@ void When(SwarmWorld& swarm, Watch& watch, NodeId victim, Phase phase, std::func
 
 // A death in `phase` at `stage`: the lost pairs are what the dead had accepted, and no more.
 void ExpectExactRecovery(uint32_t stages, uint32_t stage, Phase phase, const std::string& what) {
-  SwarmWorld swarm(Calm(stages));
+  SwarmWorld swarm(WithoutEvaluation(stages));
   Watch watch(&swarm);
   const NodeId victim = swarm.peer_node(stage, 1);
   bool died = false;
@@ -166,7 +156,7 @@ TEST(RecoveryTest, DeathInAPipelineOfOneAndOfFiveStagesCostsExactlyWhatTheDeadHa
 void ExpectTwoDeathsEndWell(uint32_t replicas, std::pair<uint32_t, uint32_t> first,
                             std::pair<uint32_t, uint32_t> second, const std::string& what) {
   for (const auto& [phase, name] : kPhases) {
-    SwarmWorld swarm(Calm(3, replicas));
+    SwarmWorld swarm(WithoutEvaluation(3, replicas));
     Watch watch(&swarm);
     const NodeId a = swarm.peer_node(first.first, first.second);
     const NodeId b = swarm.peer_node(second.first, second.second);
@@ -194,7 +184,7 @@ TEST(RecoveryTest, TwoDeathsAtOnceInNeighbouringStagesCostWhatTheyHad) {
 }
 
 TEST(RecoveryTest, ReplacementDiesInItsTurn) {
-  SwarmWorld swarm(Calm(3, 3));
+  SwarmWorld swarm(WithoutEvaluation(3, 3));
   Watch watch(&swarm);
   const NodeId first = swarm.peer_node(1, 0);
   const NodeId second = swarm.peer_node(1, 1);
@@ -218,7 +208,7 @@ TEST(RecoveryTest, ReplacementDiesInItsTurn) {
 
 TEST(RecoveryTest, WithoutLogsLostWorkGoesDownTheWholePipeline) {
   for (const auto& [phase, name] : kPhases) {
-    SwarmOptions options = Calm();
+    SwarmOptions options = WithoutEvaluation();
     options.log_budget = 0;
     SwarmWorld swarm(options);
     Watch watch(&swarm);
@@ -237,7 +227,7 @@ TEST(RecoveryTest, WithoutLogsLostWorkGoesDownTheWholePipeline) {
 
 TEST(RecoveryTest, StalledReplicaIsWorkedAroundAndServesOnWhenItReturns) {
   for (uint32_t stage : {0u, 1u, 2u}) {
-    SwarmOptions options = Calm();
+    SwarmOptions options = WithoutEvaluation();
     options.dead_after = absl::Seconds(60);
     options.steps = 40;
     SwarmWorld swarm(options);
@@ -256,7 +246,7 @@ TEST(RecoveryTest, StalledReplicaIsWorkedAroundAndServesOnWhenItReturns) {
 
 TEST(RecoveryTest, ReplicaWhoseDeviceHangsWhileItsHeartGoesOnHoldsNoStepOpenForEver) {
   for (uint32_t stage : {0u, 1u, 2u}) {
-    SwarmWorld swarm(Calm());
+    SwarmWorld swarm(WithoutEvaluation());
     Watch watch(&swarm);
     const NodeId victim = swarm.peer_node(stage, 1);
     When(swarm, watch, victim, Phase::kBetween,
@@ -268,7 +258,7 @@ TEST(RecoveryTest, ReplicaWhoseDeviceHangsWhileItsHeartGoesOnHoldsNoStepOpenForE
 }
 
 TEST(RecoveryTest, SlowReplicaThatIsAliveIsHelped) {
-  SwarmWorld swarm(Calm());
+  SwarmWorld swarm(WithoutEvaluation());
   Watch watch(&swarm);
   const NodeId victim = swarm.peer_node(1, 1);
   When(swarm, watch, victim, Phase::kBetween,
@@ -280,7 +270,7 @@ TEST(RecoveryTest, SlowReplicaThatIsAliveIsHelped) {
 
 TEST(RecoveryTest, ReplicaThatItsNeighboursCannotReachHoldsNoStepOpenForEver) {
   for (const bool gradients : {false, true}) {
-    SwarmWorld swarm(Calm());
+    SwarmWorld swarm(WithoutEvaluation());
     Watch watch(&swarm);
     const NodeId victim = swarm.peer_node(1, 1);
     When(swarm, watch, victim, Phase::kBetween, [&] {
@@ -301,7 +291,7 @@ TEST(RecoveryTest, ReplicaThatItsNeighboursCannotReachHoldsNoStepOpenForEver) {
 // Drops the first message in kStep for which `matches`.
 void ExpectLossIsHarmless(const std::string& what,
                           const std::function<bool(const Message&)>& matches) {
-  SwarmWorld swarm(Calm());
+  SwarmWorld swarm(WithoutEvaluation());
   bool dropped = false;
   swarm.world().network().SetFilter([&](const PacketInfo& packet) {
     PacketFate fate;

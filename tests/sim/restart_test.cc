@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/trainer/decision_log.h"
-#include "tests/sim/swarm_world.h"
+#include "tests/sim/swarm_testing.h"
 
 namespace starling::sim {
 namespace {
@@ -15,23 +15,9 @@ using ::testing::Not;
 
 constexpr absl::Duration kSoon = absl::Milliseconds(200);
 
-SwarmOptions Calm(uint32_t stages = 3, uint32_t replicas = 2) {
-  SwarmOptions options;
-  options.stages = stages;
-  options.replicas = replicas;
-  return options;
-}
-
-void ExpectGoodEnd(SwarmWorld& swarm) {
-  const bool ended = swarm.RunToEnd();
-  EXPECT_TRUE(ended) << swarm.Report();
-  EXPECT_THAT(swarm.violations(), IsEmpty()) << swarm.Report();
-  EXPECT_EQ(Value(swarm.steps().back().step), 6u);
-}
-
 // ... without anybody loading a checkpoint again.
 void ExpectGoodEndInTheSameEra(SwarmWorld& swarm) {
-  ExpectGoodEnd(swarm);
+  ExpectSixSteps(swarm);
   EXPECT_EQ(swarm.checkers().count("resumed"), 1u) << swarm.Report();
   EXPECT_EQ(swarm.checkers().count("era_began"), 1u) << swarm.Report();
 }
@@ -61,7 +47,7 @@ TEST(TrainerRestartTest, WhileGatheringBeginsFromTheCheckpoint) {
   SwarmWorld swarm(Calm());
   ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("peer_arrived") == 3; }));
   swarm.RestartTrainer(kSoon);
-  ExpectGoodEnd(swarm);
+  ExpectSixSteps(swarm);
   EXPECT_EQ(swarm.checkers().count("resumed"), 0u);
 }
 
@@ -144,7 +130,7 @@ TEST(TrainerRestartTest, AStageThatDiedMeanwhileSendsEveryoneToTheCheckpointAndS
     swarm.world().Crash(swarm.peer_node(1, replica));
     swarm.world().Restart(swarm.peer_node(1, replica), absl::Seconds(1), true);
   }
-  ExpectGoodEnd(swarm);
+  ExpectSixSteps(swarm);
   EXPECT_EQ(swarm.checkers().count("resumed"), 0u);
   EXPECT_EQ(swarm.checkers().count("state_lost"), 1u);
   EXPECT_THAT(swarm.Report(), testing::ContainsRegex("state_lost .*stage=1"));
@@ -156,7 +142,7 @@ TEST(TrainerRestartTest, TwiceInARowGoesOnAllTheSame) {
     ASSERT_TRUE(swarm.RunUntil([&] { return swarm.steps().size() == 3; }));
     swarm.RestartTrainer(kSoon);
     swarm.world().At(kSoon + absl::Milliseconds(between_ms), [&] { swarm.RestartTrainer(kSoon); });
-    ExpectGoodEnd(swarm);
+    ExpectSixSteps(swarm);
     EXPECT_EQ(swarm.checkers().count("era_began"), 1u) << swarm.Report();
     EXPECT_GE(swarm.checkers().count("resumed"), 1u) << swarm.Report();
   }
@@ -192,7 +178,7 @@ TEST(TrainerStallTest, TrainerStoppedForTwentySecondsFencesNobody) {
     ASSERT_TRUE(swarm.RunUntil([&] { return swarm.steps().size() == 2; }));
     swarm.world().At(absl::Milliseconds(at_ms),
                      [&] { swarm.world().Stall(swarm.trainer_node(), absl::Seconds(20)); });
-    ExpectGoodEnd(swarm);
+    ExpectSixSteps(swarm);
     EXPECT_EQ(swarm.checkers().count("peer_lost"), 0u) << swarm.Report();
   }
 }

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "checkpoint/checkpoint_store.h"
 #include "runtime/wire/wire.h"
-#include "tests/sim/swarm_world.h"
+#include "tests/sim/swarm_testing.h"
 
 namespace starling::sim {
 namespace {
@@ -21,22 +21,9 @@ using ::testing::IsEmpty;
 constexpr char kCheckpoints[] = "run/checkpoints";
 
 SwarmOptions Shared(uint32_t stages = 2, uint32_t replicas = 2) {
-  SwarmOptions options;
-  options.stages = stages;
-  options.replicas = replicas;
+  SwarmOptions options = Calm(stages, replicas);
   options.shared_store = true;
   return options;
-}
-
-void ExpectGoodEnd(SwarmWorld& swarm, const std::string& what = "") {
-  const bool ended = swarm.RunToEnd();
-  EXPECT_TRUE(ended) << what << "\n" << swarm.Report();
-  EXPECT_THAT(swarm.violations(), IsEmpty()) << what << "\n" << swarm.Report();
-  EXPECT_EQ(Value(swarm.steps().back().step), 6u) << what;
-}
-
-void RunTo(SwarmWorld& swarm, size_t steps) {
-  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.steps().size() >= steps; })) << swarm.Report();
 }
 
 // How often messages of this kind were sent.
@@ -53,7 +40,7 @@ TEST(SharedStoreTest, ReplicasWriteEveryCheckpointAndNoStateTravelsToTheTrainer)
   SwarmWorld swarm(Shared(3, 2));
   RunTo(swarm, 1);
   const auto chunks = CountSent(swarm, "Chunk");
-  ExpectGoodEnd(swarm);
+  ExpectSixSteps(swarm);
   EXPECT_EQ(swarm.checkers().count("checkpoint_saved"), 3u) << swarm.Report();
   EXPECT_EQ(*chunks, 0u);
 }
@@ -65,7 +52,7 @@ TEST(SharedStoreTest, WriterDiesAtEveryWriteAndAnotherWritesThePartAnew) {
       SwarmWorld swarm(Shared());
       RunTo(swarm, 1);
       swarm.KillAsItWrites(swarm.peer_node(1, replica), changes);
-      ExpectGoodEnd(swarm, absl::StrCat("replica ", replica, " after ", changes, " changes"));
+      ExpectSixSteps(swarm, absl::StrCat("replica ", replica, " after ", changes, " changes"));
       EXPECT_EQ(swarm.checkers().count("checkpoint_saved"), 3u) << swarm.Report();
       EXPECT_EQ(swarm.checkers().count("era_began"), 1u) << swarm.Report();
       died += static_cast<int>(swarm.checkers().count("peer_lost"));
@@ -80,7 +67,7 @@ TEST(SharedStoreTest, OnlyReplicaOfAStageDiesAtEveryWriteAndEveryoneReturnsToAWh
     SwarmWorld swarm(Shared(2, 1));
     RunTo(swarm, 1);
     swarm.KillAsItWrites(swarm.peer_node(1, 0), changes);
-    ExpectGoodEnd(swarm, absl::StrCat("after ", changes, " changes"));
+    ExpectSixSteps(swarm, absl::StrCat("after ", changes, " changes"));
     died += static_cast<int>(swarm.checkers().count("peer_lost"));
   }
   EXPECT_GT(died, 20);
@@ -98,7 +85,7 @@ TEST(SharedStoreTest, TrainerDiesBeforeItPublishesAndTheNextOneRemovesWhatIsLeft
         swarm.RestartTrainer(absl::Milliseconds(200), {false, power_cut, false});
       });
       const std::string what = absl::StrCat(at_ms, " ms, power cut ", power_cut);
-      ExpectGoodEnd(swarm, what);
+      ExpectSixSteps(swarm, what);
       EXPECT_EQ(swarm.checkers().count("era_began"), 1u) << what << swarm.Report();
       CheckpointStore store(kCheckpoints);
       const auto leftovers = store.Leftovers(swarm.world().disk(swarm.trainer_node()));
@@ -121,9 +108,7 @@ TEST(SharedStoreTest, DiskIsFullAtTheReplicasAndTheEventNamesOneAndTrainingGoesO
   EXPECT_THAT(swarm.Report(),
               ContainsRegex("checkpoint_failed.*replica [0-9.]+ of stage .*no space left"));
   disk.LiftBudget();
-  const bool ended = swarm.RunToEnd();
-  EXPECT_TRUE(ended) << swarm.Report();
-  EXPECT_THAT(swarm.violations(), IsEmpty()) << swarm.Report();
+  ExpectGoodEnd(swarm);
   EXPECT_GE(swarm.checkers().count("checkpoint_saved"), 4u) << swarm.Report();
 }
 
@@ -168,9 +153,7 @@ TEST(SharedStoreTest, WriterDiesWhenItsStageIsVersionsFurtherAndTheOldVersionIsS
   swarm.KillAsItWrites(swarm.peer_node(0, 0), 5);
   swarm.KillAsItWrites(swarm.peer_node(1, 0), 9);
   RunTo(swarm, 20);
-  const bool ended = swarm.RunToEnd();
-  EXPECT_TRUE(ended) << swarm.Report();
-  EXPECT_THAT(swarm.violations(), IsEmpty()) << swarm.Report();
+  ExpectGoodEnd(swarm);
   EXPECT_EQ(swarm.checkers().count("checkpoint_failed"), 0u) << swarm.Report();
   EXPECT_EQ(swarm.checkers().count("checkpoint_saved"), 2u) << swarm.Report();
   EXPECT_GE(swarm.checkers().count("peer_lost"), 1u) << swarm.Report();

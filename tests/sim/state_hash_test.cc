@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/sim/swarm_world.h"
+#include "tests/sim/swarm_testing.h"
 
 namespace starling::sim {
 namespace {
@@ -31,18 +31,11 @@ void FlipOnce(SwarmWorld& swarm, bool in_update, bool* flipped) {
   };
 }
 
-void ExpectGoodEnd(SwarmWorld& swarm) {
-  const bool ended = swarm.RunToEnd();
-  EXPECT_TRUE(ended) << swarm.Report();
-  EXPECT_THAT(swarm.violations(), IsEmpty()) << swarm.Report();
-  EXPECT_EQ(Value(swarm.steps().back().step), 6u);
-}
-
 TEST(StateHashTest, FlippedBitIsFoundAtTheSealAndTheStepIsTakenAgainWithoutIt) {
   SwarmWorld swarm(Options(2, 1));
   bool flipped = false;
   FlipOnce(swarm, /*in_update=*/false, &flipped);
-  ExpectGoodEnd(swarm);
+  ExpectSixSteps(swarm);
   EXPECT_TRUE(flipped);
   EXPECT_EQ(swarm.checkers().count("state_differs"), 1u) << swarm.Report();
   EXPECT_EQ(swarm.checkers().count("resumed"), 1u) << swarm.Report();
@@ -54,7 +47,7 @@ TEST(StateHashTest, FlippedBitOfTheOnlyReplicaSendsEveryoneToTheCheckpoint) {
   SwarmWorld swarm(Options(1, 1));
   bool flipped = false;
   FlipOnce(swarm, /*in_update=*/false, &flipped);
-  ExpectGoodEnd(swarm);
+  ExpectSixSteps(swarm);
   EXPECT_TRUE(flipped);
   EXPECT_EQ(swarm.checkers().count("state_lost"), 1u) << swarm.Report();
   EXPECT_EQ(swarm.checkers().count("era_began"), 2u) << swarm.Report();
@@ -64,7 +57,7 @@ TEST(StateHashTest, UpdateThatWentWrongIsOutvotedByTheSiblings) {
   SwarmWorld swarm(Options(3, 0));
   bool flipped = false;
   FlipOnce(swarm, /*in_update=*/true, &flipped);
-  ExpectGoodEnd(swarm);
+  ExpectSixSteps(swarm);
   EXPECT_TRUE(flipped);
   EXPECT_EQ(swarm.checkers().count("state_differs"), 1u) << swarm.Report();
   EXPECT_EQ(swarm.checkers().count("era_began"), 1u) << swarm.Report();
@@ -74,7 +67,7 @@ TEST(StateHashTest, OfTwoThatDifferAfterAnUpdateNeitherIsBelieved) {
   SwarmWorld swarm(Options(2, 0));
   bool flipped = false;
   FlipOnce(swarm, /*in_update=*/true, &flipped);
-  ExpectGoodEnd(swarm);
+  ExpectSixSteps(swarm);
   EXPECT_TRUE(flipped);
   EXPECT_EQ(swarm.checkers().count("state_differs"), 2u) << swarm.Report();
   EXPECT_EQ(swarm.checkers().count("era_began"), 2u) << swarm.Report();
@@ -101,7 +94,7 @@ TEST(RoundReuseTest, AfterADeathInARoundPiecesThatArrivedDoNotTravelAgain) {
       swarm.world().Crash(swarm.peer_node(1, 2));
       swarm.world().Restart(swarm.peer_node(1, 2), absl::Seconds(1), true);
     });
-    ExpectGoodEnd(swarm);
+    ExpectSixSteps(swarm);
     if (swarm.Report().find("pieces_reused") != std::string::npos) ++reused;
   }
   EXPECT_GT(reused, 0);

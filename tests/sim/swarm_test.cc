@@ -6,26 +6,13 @@
 #include <utility>
 
 #include "tests/sim/search.h"
-#include "tests/sim/swarm_world.h"
+#include "tests/sim/swarm_testing.h"
 
 namespace starling::sim {
 namespace {
 
 using ::testing::IsEmpty;
 using ::testing::Not;
-
-SwarmOptions Calm(uint32_t stages = 3, uint32_t replicas = 2) {
-  SwarmOptions options;
-  options.stages = stages;
-  options.replicas = replicas;
-  return options;
-}
-
-void ExpectGoodEnd(SwarmWorld& swarm) {
-  const bool ended = swarm.RunToEnd();
-  EXPECT_TRUE(ended) << swarm.Report();
-  EXPECT_THAT(swarm.violations(), IsEmpty()) << swarm.Report();
-}
 
 TEST(SwarmTest, NothingFailsAndEveryStepIsDecidedOnce) {
   for (uint32_t stages : {1u, 2u, 3u, 5u}) {
