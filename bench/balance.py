@@ -10,6 +10,7 @@ many were made in the ten periods after the stages had two replicas each.
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
 
@@ -21,8 +22,6 @@ layers = 6
 width = 32
 heads = 2
 context = 32
-[data]
-text = ["runtime/**/*.cc"]
 [train]
 steps = 1000000
 global_batch = 32
@@ -32,10 +31,6 @@ hash_every = 1
 [swarm]
 stages = 3
 rebalance = "%gs"
-[local]
-replicas = 0
-[checkpoint]
-every = 0
 """
 STARTED = [3, 1, 2]
 BALANCED = [2, 2, 2]
@@ -51,8 +46,7 @@ def one_run(program, folder, period):
         swarm.wait_for_step(1)
         began = swarm.decided[1] - swarm.metrics[1]["step_s"]
         swarm.wait_for_replicas(BALANCED)
-        balanced = swarm.decided[min(s for s, m in swarm.metrics.items()
-                                     if m["replicas"] == BALANCED)]
+        balanced = swarm.first_decided_by(BALANCED)
         until = time.time() + 10 * period
         swarm.wait(lambda: time.time() >= until, "ten periods", 10 * period + 60)
         moves = swarm.events("moved")
@@ -60,9 +54,9 @@ def one_run(program, folder, period):
         for _, line in sorted(swarm.metrics.items()):
             if not counts or counts[-1] != line["replicas"]:
                 counts.append(line["replicas"])
-        before = starling.median([m["tokens_per_s"] for m in swarm.metrics.values()
+        before = statistics.median([m["tokens_per_s"] for m in swarm.metrics.values()
                                   if m["replicas"] == STARTED])
-        after = starling.median([m["tokens_per_s"] for m in swarm.metrics.values()
+        after = statistics.median([m["tokens_per_s"] for m in swarm.metrics.values()
                                  if m["replicas"] == BALANCED])
         print("| %.2f | %d | %s | %.0f | %.0f |" % (
             (balanced - began) / period, len(moves),

@@ -19,6 +19,7 @@ figure. `machine` is the share of all processors that was busy then, with whatev
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
 
@@ -30,8 +31,6 @@ layers = %(layers)d
 width = %(width)d
 heads = 4
 context = %(context)d
-[data]
-text = ["runtime/**/*.cc"]
 [train]
 steps = 1000000
 global_batch = %(batch)d
@@ -42,10 +41,6 @@ hash_every = 1
 stages = 2
 rebalance = "0s"
 join_rate = %(join_rate)d
-[local]
-replicas = 0
-[checkpoint]
-every = 0
 """
 
 
@@ -98,8 +93,7 @@ def one_join(program, options, folder):
         newcomer = starling.Replica(swarm, 0, options.device)
         admitted = wait_for_log(swarm, newcomer, "admitted")
         swarm.wait_for_replicas([3, 2])
-        joined = swarm.decided[min(s for s, line in swarm.metrics.items()
-                                   if line["replicas"] == [3, 2])]
+        joined = swarm.first_decided_by([3, 2])
         swarm.wait(lambda: time.time() >= admitted + options.seconds, "the window's end")
         after, steps_after = tokens_per_s(swarm, admitted, time.time())
         version = swarm.last_step()
@@ -150,8 +144,8 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             shares.append(one_join(os.path.abspath(options.program), options, folder))
     print("share of before, median: %.3f meanwhile, %.3f over %g s; without a newcomer %.3f" % (
-        starling.median([s[0] for s in shares]), starling.median([s[1] for s in shares]),
-        options.seconds, starling.median([s[2] for s in shares])))
+        statistics.median([s[0] for s in shares]), statistics.median([s[1] for s in shares]),
+        options.seconds, statistics.median([s[2] for s in shares])))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ finding out and of mending. A step without a death takes M * t / 2 and its own o
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
 
@@ -29,8 +30,6 @@ layers = 6
 width = 32
 heads = 2
 context = 32
-[data]
-text = ["runtime/**/*.cc"]
 [train]
 steps = 1000000
 global_batch = %d
@@ -40,10 +39,6 @@ hash_every = 0
 [swarm]
 stages = %d
 rebalance = "0s"
-[local]
-replicas = 0
-[checkpoint]
-every = 0
 """ % (2 * MICROBATCHES, STAGES)
 
 
@@ -78,7 +73,7 @@ def main():
             swarm.wait_for_replicas([2] * STAGES)
             swarm.wait_for_step(swarm.last_step() + 10)
             last = swarm.last_step()
-            usual = starling.median([swarm.metrics[s]["step_s"] for s in range(last - 8, last + 1)])
+            usual = statistics.median([swarm.metrics[s]["step_s"] for s in range(last - 8, last + 1)])
             print("a step without a death: %.3f s (work at full speed: %.3f s)" %
                   (usual, MICROBATCHES * MICROBATCH_S / 2))
             print("| stage | killed at | kill to decision, s | remaining work at the remaining "
@@ -95,12 +90,12 @@ def main():
                     beyond = [r[2] for r in results]
                     beyond_all += beyond
                     print("| %d | %d %% | %.3f | %.3f | %.3f (%.3f) | %s |" % (
-                        stage, round(100 * share), starling.median([r[0] for r in results]),
-                        starling.median([r[1] for r in results]), starling.median(beyond),
+                        stage, round(100 * share), statistics.median([r[0] for r in results]),
+                        statistics.median([r[1] for r in results]), statistics.median(beyond),
                         max(beyond), ", ".join(str(r[3]["replayed"]) for r in results)),
                         flush=True)
             print("beyond the bound, all %d: median %.3f s, most %.3f s" %
-                  (len(beyond_all), starling.median(beyond_all), max(beyond_all)))
+                  (len(beyond_all), statistics.median(beyond_all), max(beyond_all)))
         finally:
             swarm.end()
 

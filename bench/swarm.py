@@ -13,6 +13,16 @@ signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+# Of every scenario's run file, behind what is its own.
+SHARED = """
+[data]
+text = ["runtime/**/*.cc"]
+[local]
+replicas = 0
+[checkpoint]
+every = 0
+"""
+
 
 class Replica:
     """A `starling stage` process."""
@@ -39,13 +49,13 @@ class Replica:
 
 
 class Swarm:
-    """A run whose trainer starts no replicas, or those that `arguments` say.
+    """A run whose trainer starts no replicas.
 
     Lines of metrics.jsonl are given the wall time at which they were there, within a millisecond
     or two: `decided[step]`.
     """
 
-    def __init__(self, program, folder, config, arguments=()):
+    def __init__(self, program, folder, config):
         self.program = program
         self.folder = folder
         self.directory = os.path.join(folder, "run")
@@ -55,10 +65,10 @@ class Swarm:
         os.makedirs(folder, exist_ok=True)
         run_file = os.path.join(folder, "run.toml")
         with open(run_file, "w") as file:
-            file.write(config)
+            file.write(config + SHARED)
         self.log = open(os.path.join(folder, "trainer.log"), "w")
         self.trainer = subprocess.Popen(
-            [program, "train", run_file, "--run-dir", self.directory, *arguments],
+            [program, "train", run_file, "--run-dir", self.directory],
             cwd=ROOT, stdout=self.log, stderr=subprocess.STDOUT)
         self.address = self._wait_for_address()
         self._stop = threading.Event()
@@ -111,6 +121,11 @@ class Swarm:
         self.wait(lambda: self.metrics and self.metrics[self.last_step()]["replicas"] == counts,
                   "replicas %s" % counts)
 
+    def first_decided_by(self, counts):
+        """When the first step that was taken by so many of each stage was decided."""
+        return self.decided[min(s for s, line in self.metrics.items()
+                                if line["replicas"] == counts)]
+
     def events(self, name=None):
         path = os.path.join(self.directory, "events.jsonl")
         found = []
@@ -123,11 +138,6 @@ class Swarm:
                 found.append(event)
         return found
 
-    def status(self):
-        done = subprocess.run([self.program, "status", self.address, "--json"],
-                              stdout=subprocess.PIPE, check=True)
-        return json.loads(done.stdout)
-
     def end(self):
         """Kills what is left."""
         self._stop.set()
@@ -137,14 +147,6 @@ class Swarm:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
         self.log.close()
-
-
-def median(values):
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    if len(ordered) % 2:
-        return ordered[middle]
-    return (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def cpu_busy():
