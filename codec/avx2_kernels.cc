@@ -15,8 +15,6 @@ namespace {
 
 constexpr size_t kLanes = 8;
 constexpr size_t kVectors = kCodecBlock / kLanes;
-constexpr size_t kInt8Bytes = kScaleBytes + kCodecBlock;
-constexpr size_t kInt4Bytes = kScaleBytes + kCodecBlock / 2;
 
 STARLING_AVX2_INLINE __m128i Load128(const std::byte* bytes) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));

@@ -20,8 +20,6 @@ namespace {
 
 constexpr size_t kLanes = 16;
 constexpr size_t kVectors = kCodecBlock / kLanes;  // a block is held in registers
-constexpr size_t kInt8Bytes = kScaleBytes + kCodecBlock;
-constexpr size_t kInt4Bytes = kScaleBytes + kCodecBlock / 2;
 
 // --- 16 bits ---------------------------------------------------------------------------
 

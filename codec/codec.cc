@@ -15,8 +15,10 @@ float PowerOfTwo(int exponent) {
   return codec::FloatOf(static_cast<uint32_t>(exponent + 127) << 23);
 }
 
-void DecodeWith(const codec::Kernels& kernels, Encoding encoding, const std::byte* bytes,
-                int scale_exponent, absl::Span<float> values) {
+// Of as many bytes as the numbers take.
+void DecodeAll(Encoding encoding, const std::byte* bytes, int scale_exponent,
+               absl::Span<float> values) {
+  const codec::Kernels& kernels = codec::BestKernels();
   const size_t count = values.size();
   switch (encoding) {
     case Encoding::kRaw:
@@ -64,7 +66,7 @@ absl::Status Decode(Encoding encoding, const std::byte* bytes, size_t size, int 
                                       " bytes");
   }
   if (values.empty()) return absl::OkStatus();
-  DecodeWith(codec::BestKernels(), encoding, bytes, scale_exponent, values);
+  DecodeAll(encoding, bytes, scale_exponent, values);
   return absl::OkStatus();
 }
 

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <vector>
 
+#include "runtime/base/encoding.h"
 #include "runtime/base/rng.h"
 
 namespace starling::codec {
@@ -44,6 +45,8 @@ constexpr uint32_t kMagnitudeBits = 0x7fffffffu;
 constexpr uint32_t kInfinityBits = 0x7f800000u;
 constexpr uint32_t kNanBits = 0x7fc00000u;
 constexpr size_t kScaleBytes = 4;
+constexpr size_t kInt8Bytes = kScaleBytes + kCodecBlock;  // of a whole block
+constexpr size_t kInt4Bytes = kScaleBytes + kCodecBlock / 2;
 constexpr float kInt8Levels = 127.0f;
 constexpr float kInt4Levels = 7.0f;
 

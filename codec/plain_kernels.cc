@@ -172,8 +172,6 @@ void DecodeBlocks(const std::byte* bytes, size_t count, float* values) {
 }  // namespace
 
 const Kernels& PlainKernels() {
-  constexpr size_t kInt8Bytes = kScaleBytes + kCodecBlock;
-  constexpr size_t kInt4Bytes = kScaleBytes + kHalf;
   static constexpr Kernels kKernels = {
       "plain",
       Encode16<ToF16>,

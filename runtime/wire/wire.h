@@ -41,11 +41,12 @@ struct WireLimits {
 // receiver's limits is the sender's business: lists, texts and tensors are as long as it made them.
 Packet EncodeMessage(const Message& message, size_t max_frame_bytes = kMaxFrameBytes);
 
-// Trusts nothing in the packet; never throws or aborts. A tensor of one frame that is aligned to
-// its element size shares the frame's bytes, any other is copied into one run.
+// Trusts nothing in the packet; never throws or aborts. A tensor of one frame that is encoded, or
+// aligned to its element size, shares the frame's bytes, any other is copied into one run.
 //   invalid argument: not an envelope of this format, truncated or trailing bytes, an unknown body,
-//     code or element type, a shape that is negative, too large or not that of its frames, frames
-//     missing, out of order or left over.
+//     code, element type or codec, an encoded tensor that is not f32 or not where one may be, a
+//     shape that is negative, too large or not that of its frames, frames missing, out of order or
+//     left over.
 //   resource exhausted: larger than `limits`.
 // Whether the values make sense (stage numbers, expected shapes and element types, counts that
 // belong together) is for the receiver to check, except that counts with a sign are never negative.
