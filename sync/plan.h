@@ -22,8 +22,8 @@ std::vector<RoundPart> EqualParts(int64_t size, uint32_t owners);
 
 // The parts of a round that follows `before` with other members: cut as they were, and owned by
 // whom they were owned by, but for those of members that are gone: each goes to the member that has
-// the fewest elements to sum. So pieces of an earlier round fit the later one (piece_store.h). O(n log
-// n) of n parts and members.
+// the fewest elements to sum. So pieces of an earlier round fit the later one (piece_store.h).
+// O(n log n) of n parts and members.
 std::vector<RoundPart> KeepParts(const RoundPlan& before,
                                  const std::vector<RoundMemberPlan>& members);
 

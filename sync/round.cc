@@ -70,7 +70,7 @@ RoundMember::RoundMember(RoundPlan plan, Incarnation self, int64_t size)
   missing_ = plan_.parts.size();
 }
 
-std::vector<RoundSend> RoundMember::Contribute(SegmentSum own) {
+std::vector<RoundSend> RoundMember::Contribute(SegmentSum own, const PieceStore* store) {
   STARLING_CHECK_MSG(!contributed_, "a member contributes once");
   contributed_ = true;
   const Incarnation self = plan_.members[self_].incarnation;
@@ -85,13 +85,16 @@ std::vector<RoundSend> RoundMember::Contribute(SegmentSum own) {
   for (uint32_t i = 0; i < parts; ++i) {
     const uint32_t number = (self_ + 1 + i) % parts;
     const RoundPart& part = plan_.parts[number];
+    const PieceStore::Contribution& segments = plan_.members[self_].segments;
+    const Incarnation owner = plan_.members[part.owner].incarnation;
+    if (store != nullptr && store->IsDelivered(owner, number, segments)) continue;
     Piece piece{plan_.id, number, own.lane, Coded(own.gradient.Slice(part.begin, part.count)),
-                plan_.members[self_].segments};
+                segments};
     if (part.owner == self_) {
       for (RoundSend& send : AddPiece(number, place->second, piece))
         sends.push_back(std::move(send));
     } else {
-      sends.push_back({plan_.members[part.owner].incarnation, std::move(piece)});
+      sends.push_back({owner, std::move(piece)});
     }
   }
   return sends;

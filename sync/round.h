@@ -34,6 +34,7 @@
 #include "runtime/base/ids.h"
 #include "runtime/env/compute.h"
 #include "runtime/wire/messages.h"
+#include "sync/piece_store.h"
 
 namespace starling {
 
@@ -53,11 +54,11 @@ class RoundMember {
   // `plan` must have passed CheckPlan for `self` and `size`.
   RoundMember(RoundPlan plan, Incarnation self, int64_t size);
 
-  // This member's sum of the segments that the plan names: f32 [size]. Once. Pieces are slices of
-  // it, so its bytes live until they are sent. Returns the pieces for the others, and the results
-  // of own parts that are now complete. A member without segments need not call it; its sum is not
-  // used.
-  std::vector<RoundSend> Contribute(SegmentSum own);
+  // This member's sum of the segments that the plan names: f32 [size]. Once. Raw pieces are slices
+  // of it, so its bytes live until they are sent. Returns the pieces for the others, but for those
+  // that `store` knows to be delivered, and the results of own parts that are now complete. A
+  // member without segments need not call it; its sum is not used.
+  std::vector<RoundSend> Contribute(SegmentSum own, const PieceStore* store = nullptr);
 
   // A piece for a part that this member owns. Returns the results to send, if the part is now
   // complete; nothing for a piece that is there already or whose part is done.

@@ -132,7 +132,7 @@ void StepEnd::Contribute(const RoundPlan& plan, const SegmentSum& sum) {
   const RoundId id = plan.id;
   Round& round = rounds_[id];
   round.member = std::make_unique<RoundMember>(plan, links_->self(), compute_->size());
-  std::vector<RoundSend> sends = round.member->Contribute(sum);
+  std::vector<RoundSend> sends = round.member->Contribute(sum, &pieces_);
   std::vector<std::pair<Incarnation, Piece>> pieces = std::exchange(round.early_pieces, {});
   // What came for an earlier round of the step and is the same in this one.
   for (uint32_t part = 0; part < plan.parts.size(); ++part) {
