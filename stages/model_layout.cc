@@ -75,6 +75,7 @@ class LayoutBuilder {
 }  // namespace
 
 StageLayout ModelStageLayout(const ModelConfig& config, LayerRange range) {
+  STARLING_CHECK(!config.own());
   STARLING_CHECK_LE(0, range.begin);
   STARLING_CHECK_LT(range.begin, range.end);
   STARLING_CHECK_LE(range.end, config.layers);

@@ -23,8 +23,8 @@
 
 namespace starling {
 
-// The layout of layers [range.begin, range.end). The range must lie within the model and not be
-// empty: configurations are validated where they are read.
+// The layout of built-in layers [range.begin, range.end) (of others: own_layers.h). The range must
+// lie within the model and not be empty: configurations are validated where they are read.
 StageLayout ModelStageLayout(const ModelConfig& config, LayerRange range);
 
 // The whole model as one stage.

@@ -13,11 +13,14 @@ namespace starling {
 
 at::Tensor TensorOver(const Blob& blob) {
   STARLING_CHECK(!blob.encoded());
-  STARLING_CHECK(blob.dtype() == DType::kF32 || blob.dtype() == DType::kI32);
+  STARLING_CHECK(blob.dtype() == DType::kF32 || blob.dtype() == DType::kI32 ||
+                 blob.dtype() == DType::kU8);
   if (reinterpret_cast<uintptr_t>(blob.data()) % SizeOf(blob.dtype()) != 0) {
     return TensorOver(Blob::CopyOf(blob.data(), blob.dtype(), blob.shape()));
   }
-  const at::ScalarType type = blob.dtype() == DType::kF32 ? at::kFloat : at::kInt;
+  const at::ScalarType type = blob.dtype() == DType::kF32   ? at::kFloat
+                              : blob.dtype() == DType::kI32 ? at::kInt
+                                                            : at::kByte;
   return at::from_blob(
       const_cast<std::byte*>(blob.data()), blob.shape(), [blob](void*) {},
       at::TensorOptions().dtype(type));

@@ -16,7 +16,7 @@
 namespace starling {
 
 // A host tensor over the Blob's bytes, which it keeps alive and which must not be written to.
-// Copies if the elements are not aligned. i32 and f32 only.
+// Copies if the elements are not aligned. i32, u8 and f32 only.
 at::Tensor TensorOver(const Blob& blob);
 
 // The tensor's elements as a Blob, which keeps them alive; the caller must not change them

@@ -9,7 +9,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <chrono>
-#include <cstring>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -22,51 +22,13 @@
 #include "stages/optimizer.h"
 #include "stages/segment_book.h"
 #include "stages/torch_blob.h"
-#include "stages/torch_model.h"
+#include "stages/torch_own_model.h"
+#include "stages/torch_stage_model.h"
 
 namespace starling {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-std::string ShapeText(const Blob& blob) {
-  std::string text = std::string(ToString(blob.dtype())) + " [";
-  for (size_t i = 0; i < blob.shape().size(); ++i) {
-    text += (i == 0 ? "" : ", ") + std::to_string(blob.shape()[i]);
-  }
-  return text + "]";
-}
-
-absl::Status CheckTokens(const char* what, const Blob& blob, const ModelConfig& model) {
-  const std::vector<int64_t>& shape = blob.shape();
-  if (blob.dtype() != DType::kI32 || shape.size() != 2 || shape[0] < 1 || shape[1] < 1 ||
-      shape[1] > model.context) {
-    return absl::InvalidArgumentError(std::string(what) + " are " + ShapeText(blob) +
-                                      ", not i32 [n, T] with T up to " +
-                                      std::to_string(model.context));
-  }
-  for (int64_t i = 0; i < blob.element_count(); ++i) {
-    int32_t token = 0;
-    std::memcpy(&token, blob.data() + i * 4, 4);
-    if (token < 0 || token >= model.vocabulary) {
-      return absl::InvalidArgumentError(std::string(what) + " hold " + std::to_string(token) +
-                                        ", outside the vocabulary of " +
-                                        std::to_string(model.vocabulary));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckHidden(const char* what, const Blob& blob, const ModelConfig& model) {
-  const std::vector<int64_t>& shape = blob.shape();
-  if (blob.dtype() != DType::kF32 || shape.size() != 3 || shape[0] < 1 || shape[1] < 1 ||
-      shape[1] > model.context || shape[2] != model.width) {
-    return absl::InvalidArgumentError(std::string(what) + " is " + ShapeText(blob) +
-                                      ", not f32 [n, T, " + std::to_string(model.width) +
-                                      "] with T up to " + std::to_string(model.context));
-  }
-  return absl::OkStatus();
-}
 
 void SetInteropThreadsOnce() {
   static std::once_flag once;
@@ -79,13 +41,22 @@ void SetInteropThreadsOnce() {
   });
 }
 
+TorchExecutor::Options WithoutFiles(TorchExecutor::Options options) {
+  options.own.clear();
+  return options;
+}
+
 class TorchExecutorImpl : public TorchExecutor {
  public:
-  TorchExecutorImpl(const Options& options, StageLayout layout, at::Tensor state)
-      : options_(options),
+  using MakeModel =
+      std::function<std::unique_ptr<StageModel>(const StageLayout&, const at::Tensor& flat)>;
+
+  TorchExecutorImpl(const Options& options, StageLayout layout, at::Tensor state,
+                    const MakeModel& make_model)
+      : options_(WithoutFiles(options)),
         layout_(std::move(layout)),
         state_(std::move(state)),
-        model_(options_.model, options_.layers, layout_, state_.narrow(0, 0, layout_.size)),
+        model_(make_model(layout_, state_.narrow(0, 0, layout_.size))),
         segments_(options_.stage, [this] { return at::zeros({layout_.size}, state_.options()); }) {}
 
   const StageLayout& layout() const override { return layout_; }
@@ -192,7 +163,7 @@ class TorchExecutorImpl : public TorchExecutor {
   // What forward left for backward.
   struct Held {
     at::Tensor input;  // leaf that gets the input gradient; undefined at the first stage
-    at::Tensor root;   // [n, T, width]; at the last stage the losses of the tokens
+    at::Tensor root;   // the output; at the last stage the losses of the tokens
     double loss_sum = 0.0;
     int64_t tokens = 0;
     uint64_t generation = 0;  // of the parameters it was computed with
@@ -215,17 +186,9 @@ class TorchExecutorImpl : public TorchExecutor {
   }
 
   absl::Status CheckForward(const ForwardInput& input) const {
-    STARLING_RETURN_IF_ERROR(model_.first_stage()
-                                 ? CheckTokens("tokens", input.input, options_.model)
-                                 : CheckHidden("the input", input.input, options_.model));
-    if (!model_.last_stage()) return absl::OkStatus();
-    STARLING_RETURN_IF_ERROR(CheckTokens("targets", input.targets, options_.model));
-    if (input.targets.shape()[0] != input.input.shape()[0] ||
-        input.targets.shape()[1] != input.input.shape()[1]) {
-      return absl::InvalidArgumentError("targets are " + ShapeText(input.targets) + " for " +
-                                        ShapeText(input.input));
-    }
-    return absl::OkStatus();
+    STARLING_RETURN_IF_ERROR(model_->CheckInput(input.input));
+    return model_->last_stage() ? model_->CheckTargets(input.targets, input.input)
+                                : absl::OkStatus();
   }
 
   absl::Status CheckBackward(const BackwardInput& input, const Held& held) const {
@@ -233,12 +196,12 @@ class TorchExecutorImpl : public TorchExecutor {
       return absl::FailedPreconditionError("the parameters have changed since the forward of " +
                                            ToString(input.work));
     }
-    if (model_.last_stage()) {
+    if (model_->last_stage()) {
       if (input.gradient.empty()) return absl::OkStatus();
       return absl::InvalidArgumentError("the last stage takes no gradient");
     }
-    STARLING_RETURN_IF_ERROR(CheckHidden("the gradient", input.gradient, options_.model));
-    if (at::IntArrayRef(input.gradient.shape()) != held.root.sizes()) {
+    if (input.gradient.dtype() != DType::kF32 ||
+        at::IntArrayRef(input.gradient.shape()) != held.root.sizes()) {
       return absl::InvalidArgumentError("the gradient is " + ShapeText(input.gradient) +
                                         ", the output had another shape");
     }
@@ -248,23 +211,23 @@ class TorchExecutorImpl : public TorchExecutor {
   absl::StatusOr<ForwardOutput> Run(const ForwardInput& input) {
     const bool train = input.work.id.kind == WorkKind::kTrain;
     c10::AutoGradMode grad_mode(train);
-    std::optional<TorchModel::DropoutDraw> draw;
+    std::optional<StageModel::DropoutDraw> draw;
     if (train) {
-      draw = TorchModel::DropoutDraw{options_.seed, input.work.id.step, input.first_sequence};
+      draw = StageModel::DropoutDraw{options_.seed, input.work.id.step, input.first_sequence};
     }
     Held held;
     held.generation = generation_;
     at::Tensor x = TensorOver(input.input);
-    x = model_.first_stage() ? x.to(state_.device(), at::kLong) : x.to(state_.device());
-    if (!model_.first_stage() && train) {
+    x = x.scalar_type() == at::kInt ? x.to(state_.device(), at::kLong) : x.to(state_.device());
+    if (!model_->first_stage() && train) {
       x.set_requires_grad(true);
       held.input = x;
     }
-    held.root = model_.Forward(x, draw);
+    held.root = model_->Forward(x, draw);
     ForwardOutput output;
-    if (model_.last_stage()) {
+    if (model_->last_stage()) {
       const at::Tensor targets = TensorOver(input.targets).to(state_.device(), at::kLong);
-      held.root = model_.TokenLosses(held.root, targets);
+      held.root = model_->TokenLosses(held.root, targets);
       at::Tensor losses = held.root.detach().cpu();
       for (float loss : Floats(losses)) held.loss_sum += static_cast<double>(loss);
       held.tokens = losses.numel();
@@ -278,7 +241,7 @@ class TorchExecutorImpl : public TorchExecutor {
   }
 
   absl::StatusOr<BackwardOutput> Differentiate(const BackwardInput& input, const Held& held) {
-    const at::Tensor gradient = model_.last_stage()
+    const at::Tensor gradient = model_->last_stage()
                                     ? at::ones_like(held.root)
                                     : TensorOver(input.gradient).to(state_.device());
     const bool want_input = input.want_input_gradient && held.input.defined();
@@ -296,7 +259,7 @@ class TorchExecutorImpl : public TorchExecutor {
         segments_.Add(input.work.id.step, *input.segment, entry, [&](at::Tensor& sum) {
           return CatchTorch([&]() -> absl::Status {
             PointGradientsAt(sum);
-            std::vector<at::Tensor> leaves = model_.parameters();
+            std::vector<at::Tensor> leaves = model_->parameters();
             if (want_input) leaves.push_back(held.input);
             torch::autograd::backward({held.root}, {gradient}, /*retain_graph=*/false,
                                       /*create_graph=*/false, leaves);
@@ -314,7 +277,7 @@ class TorchExecutorImpl : public TorchExecutor {
     pointed_at_ = sum;
     for (size_t i = 0; i < layout_.tensors.size(); ++i) {
       const TensorSpec& spec = layout_.tensors[i];
-      model_.parameters()[i].mutable_grad() =
+      model_->parameters()[i].mutable_grad() =
           sum.defined() ? sum.narrow(0, spec.offset, spec.count).view(spec.shape) : at::Tensor();
     }
   }
@@ -322,7 +285,7 @@ class TorchExecutorImpl : public TorchExecutor {
   const Options options_;
   const StageLayout layout_;
   at::Tensor state_;  // [kStatePlanes * size]: parameters, first and second moments
-  TorchModel model_;
+  const std::unique_ptr<StageModel> model_;
   SegmentBook<at::Tensor> segments_;
   at::Tensor pointed_at_;  // the segment's sum that the parameters' gradients are views of
   std::map<WorkId, Held> held_;
@@ -340,7 +303,20 @@ absl::StatusOr<std::unique_ptr<TorchExecutor>> TorchExecutor::Create(const Optio
                                       std::to_string(layers.end) + " of a model with " +
                                       std::to_string(options.model.layers));
   }
-  StageLayout layout = ModelStageLayout(options.model, layers);
+  StageLayout layout;
+  TorchExecutorImpl::MakeModel make_model;
+  if (options.model.own()) {
+    STARLING_ASSIGN_OR_RETURN(
+        std::shared_ptr<OwnStage> own,
+        OwnStage::Open(options.model, layers, options.own, options.seed, options.linked));
+    layout = own->layout();
+    make_model = [own](const StageLayout&, const at::Tensor& flat) { return own->Bind(flat); };
+  } else {
+    layout = ModelStageLayout(options.model, layers);
+    make_model = [&options](const StageLayout& of, const at::Tensor& flat) {
+      return MakeBuiltInModel(options.model, options.layers, of, flat);
+    };
+  }
   at::Tensor state;
   const absl::Status made = CatchTorch([&]() -> absl::Status {
     state = at::zeros({kStatePlanes * layout.size},
@@ -352,7 +328,13 @@ absl::StatusOr<std::unique_ptr<TorchExecutor>> TorchExecutor::Create(const Optio
     return absl::InvalidArgumentError("device " + options.device +
                                       " cannot be used: " + std::string(made.message()));
   }
-  return std::make_unique<TorchExecutorImpl>(options, std::move(layout), std::move(state));
+  std::unique_ptr<TorchExecutor> executor;
+  STARLING_RETURN_IF_ERROR(CatchTorch([&]() -> absl::Status {
+    executor = std::make_unique<TorchExecutorImpl>(options, std::move(layout), std::move(state),
+                                                   make_model);
+    return absl::OkStatus();
+  }));
+  return executor;
 }
 
 }  // namespace starling

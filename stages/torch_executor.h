@@ -1,4 +1,5 @@
-// TorchExecutor: StageExecutor on LibTorch, for the transformer of runtime/config/run_config.h.
+// TorchExecutor: StageExecutor on LibTorch, for the transformer of runtime/config/run_config.h or
+// for layers of the user's own (own_layers.h).
 //
 //   TorchExecutor::Options options;
 //   options.model = config.model;
@@ -24,12 +25,14 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "runtime/base/ids.h"
 #include "runtime/base/layout.h"
 #include "runtime/config/run_config.h"
 #include "stages/executor.h"
+#include "stages/own_layers.h"
 
 namespace starling {
 
@@ -38,14 +41,17 @@ class TorchExecutor : public StageExecutor {
   struct Options {
     ModelConfig model;
     LayerRange layers;
-    StageId stage{0};            // for the lane
-    uint64_t seed = 1;           // keys dropout
-    std::string device = "cpu";  // or "cuda:N"
-    int threads = 1;             // of the compute thread, which sets them at its first call
+    std::vector<LayerSource> own;           // of these layers, where model.own()
+    const LayerRegistry* linked = nullptr;  // for those of `own` that are linked; outlives Create
+    StageId stage{0};                       // for the lane
+    uint64_t seed = 1;                      // keys dropout
+    std::string device = "cpu";             // or "cuda:N"
+    int threads = 1;  // of the compute thread, which sets them at its first call
   };
 
   // Without a state until Load(). May be made on another thread than the one that uses it.
-  //   invalid argument: the layers are not the model's, or there is no such device.
+  //   invalid argument: the layers are not the model's, or there is no such device; a layer of the
+  //   user's own is refused (torch_layer.h).
   static absl::StatusOr<std::unique_ptr<TorchExecutor>> Create(const Options& options);
 
   virtual const StageLayout& layout() const = 0;

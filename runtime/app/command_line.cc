@@ -50,6 +50,7 @@ constexpr char kGenerateNotes[] =
 struct Chosen {
   std::function<absl::Status()> run;
   bool needs_torch = false;
+  std::function<bool()> may_need_torch;  // asked where needs_torch is false; null: it does not
 };
 
 // "--section.key=value" arguments that no option took, without their dashes.
@@ -98,24 +99,27 @@ class CommandLine {
  private:
   // Run-file keys are taken from what is left over.
   CLI::App* AddWithOverrides(CLI::App* parent, const std::string& name, const std::string& what,
-                             std::vector<std::string>* overrides,
-                             std::function<absl::Status()> run) {
+                             std::vector<std::string>* overrides, std::function<absl::Status()> run,
+                             std::function<bool()> may_need_torch = nullptr) {
     CLI::App* const command = parent->add_subcommand(name, what);
     command->allow_extras();
     command->footer(
         "\nEvery key of the run file can be given as --section.key=value; "
         "examples/all_keys.toml explains them.\n");
-    command->callback([this, command, overrides, run = std::move(run)] {
+    command->callback([this, command, overrides, run = std::move(run),
+                       may_need_torch = std::move(may_need_torch)] {
       const auto found = OverridesIn(command->remaining());
       if (found.ok()) *overrides = *found;
+      chosen_.may_need_torch = may_need_torch;
       chosen_.run = [run, status = found.status()] { return status.ok() ? run() : status; };
     });
     return command;
   }
 
   void AddTrain() {
-    CLI::App* const command = AddWithOverrides(&app_, "train", "Start a run", &train_.overrides,
-                                               [this] { return Train(train_, torch_); });
+    CLI::App* const command = AddWithOverrides(
+        &app_, "train", "Start a run", &train_.overrides, [this] { return Train(train_, torch_); },
+        [this] { return HasOwnLayers(train_); });
     command->add_option("run_file", train_.run_file, "The run file (TOML)")->required();
     command->add_option("--run-dir", train_.run_directory,
                         "Where the run is kept; default runs/<date>-<time>");
@@ -125,9 +129,9 @@ class CommandLine {
   }
 
   void AddResume() {
-    CLI::App* const command =
-        AddWithOverrides(&app_, "resume", "Go on with a run from its newest checkpoint",
-                         &resume_.overrides, [this] { return Resume(resume_); });
+    CLI::App* const command = AddWithOverrides(
+        &app_, "resume", "Go on with a run from its newest checkpoint", &resume_.overrides,
+        [this] { return Resume(resume_, torch_); }, [this] { return HasOwnLayers(resume_); });
     command->add_option("run_dir", resume_.run_directory, "The run's directory")->required();
     command->add_flag("--accept-new-text", resume_.accept_new_text,
                       "Go on although the text has changed");
@@ -150,6 +154,9 @@ class CommandLine {
         ->capture_default_str();
     command->add_option("--advertise", stage_.advertise,
                         "What others are told, if they see another address");
+    command->add_option("--layers-dir", stage_.layers_directory,
+                        "The folder of your own copies of the run's layers, where it has some that "
+                        "are not built in");
     command->add_flag("--wait", stage_.wait, "Keep trying until the trainer answers");
     command->add_flag("--child", stage_.child)->group("");
     command->callback([this] {
@@ -431,7 +438,11 @@ int RunCommandLine(int argc, char** argv, const TorchCommands* torch) {
                                    given[0]->get_name(), " --help"),
                 kUsage);
   }
-  if (line.chosen().needs_torch && torch == nullptr) return BecomeTorchProgram(argv);
+  const Chosen& chosen = line.chosen();
+  if (torch == nullptr &&
+      (chosen.needs_torch || (chosen.may_need_torch && chosen.may_need_torch()))) {
+    return BecomeTorchProgram(argv);
+  }
   const absl::Status status = line.chosen().run();
   if (!status.ok()) return Fail(std::string(status.message()), kFailed);
   return 0;

@@ -43,7 +43,8 @@ struct StageArgs {
   std::string listen = "tcp://127.0.0.1:*";
   std::string advertise;
   bool wait = false;
-  bool child = false;  // started by a trainer: ignores SIGINT
+  std::string layers_directory;  // of this peer's own copies of the run's layers
+  bool child = false;            // started by a trainer: ignores SIGINT
 };
 
 struct StatusArgs {
@@ -127,10 +128,15 @@ struct TorchCommands {
   std::function<absl::Status(const GenerateArgs&)> generate;
   std::function<absl::Status()> doctor;
   std::function<absl::Status(RunPlan plan)> single_process;  // of a run directory just made
+  ProbeLayers probe_layers;                                  // of the user's own
 };
 
 absl::Status Train(const TrainArgs& args, const TorchCommands* torch);
-absl::Status Resume(const ResumeArgs& args);
+absl::Status Resume(const ResumeArgs& args, const TorchCommands* torch);
+// Whether the run has layers of the user's own, which the program with LibTorch reads. What is
+// wrong with the file, Train and Resume say.
+bool HasOwnLayers(const TrainArgs& args);
+bool HasOwnLayers(const ResumeArgs& args);
 absl::Status ShowStatus(const StatusArgs& args);
 absl::Status OrderLeave(const OrderArgs& args);
 absl::Status OrderPause(const OrderArgs& args);

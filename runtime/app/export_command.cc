@@ -95,6 +95,12 @@ absl::StatusOr<Export> Prepare(Disk& disk, const std::string& path) {
   STARLING_ASSIGN_OR_RETURN(
       prepared.config, ParseRunFile(manifest.meta.config_toml, info.path + "/manifest.json", {}));
   const ModelConfig& model = prepared.config.model;
+  if (model.own()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        info.path,
+        " is of a run with layers of your own, which Hugging Face's layout has no place "
+        "for; its files are safetensors that torch can read"));
+  }
   const absl::StatusOr<HuggingFaceKind> kind = HuggingFaceKindOf(model);
   if (!kind.ok()) {
     return absl::Status(kind.status().code(),

@@ -36,6 +36,12 @@ absl::StatusOr<LoadedModel> Load(Disk& disk, const CheckpointInfo& info) {
   STARLING_ASSIGN_OR_RETURN(const Manifest manifest, LoadManifest(disk, info));
   STARLING_ASSIGN_OR_RETURN(
       model.config, ParseRunFile(manifest.meta.config_toml, info.path + "/manifest.json", {}));
+  if (model.config.model.own()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(info.path,
+                     " is of a run with layers of your own: generate makes text with the built-in "
+                     "layers only"));
+  }
   STARLING_ASSIGN_OR_RETURN(model.state,
                             LoadStage(disk, info, WholeModelLayout(model.config.model)));
   return model;

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 #include "runtime/app/child_process.h"
+#include "runtime/app/run_layers.h"
 #include "runtime/app/run_plan.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/reactor/listen_address.h"
@@ -119,6 +120,10 @@ std::vector<std::string> LocalSwarm::ArgumentsOf(const Place& place) const {
                                         "--stage",   absl::StrCat(place.stage),
                                         "--threads", absl::StrCat(threads),
                                         "--child"};
+  if (options_.config.model.own()) {
+    arguments.push_back("--layers-dir");
+    arguments.push_back(LayersFolder(options_.run_directory));
+  }
   if (absl::StartsWith(swarm.listen, "tcp://") && !absl::StartsWith(swarm.listen, kLoopback)) {
     // Replicas of other machines must reach the local ones too; ports are the system's choice.
     arguments.push_back("--listen");

@@ -48,10 +48,17 @@ void LookForReplicas(const std::vector<LocalReplica>& local, RunPlan* plan) {
 
 }  // namespace
 
-absl::Status Resume(const ResumeArgs& args) {
+bool HasOwnLayers(const ResumeArgs& args) {
+  PosixDisk disk;
+  const absl::StatusOr<RunConfig> config = ReadRunConfig(disk, args.run_directory, args.overrides);
+  return config.ok() && config->model.own();
+}
+
+absl::Status Resume(const ResumeArgs& args, const TorchCommands* torch) {
   PosixDisk disk;
   STARLING_ASSIGN_OR_RETURN(
-      RunPlan plan, ReopenRun(disk, args.run_directory, args.overrides, args.accept_new_text));
+      RunPlan plan, ReopenRun(disk, args.run_directory, args.overrides, args.accept_new_text,
+                              torch != nullptr ? torch->probe_layers : nullptr));
   plan.program = args.program;
   STARLING_RETURN_IF_ERROR(SetDamagedAside(disk, plan));
   const std::vector<LocalReplica> local = FindLocalReplicas(disk, plan.directory);

@@ -31,12 +31,18 @@ RunId DrawRunId() {
   return RunId{(high << 32 | device()) | 1};  // 0 means "not known yet"
 }
 
-std::vector<StageLayout> LayoutsOf(const RunConfig& config) {
+std::vector<StageLayout> LayoutsOf(const RunConfig& config, const RunLayers& own) {
   std::vector<StageLayout> layouts;
   for (const LayerRange& range : StageRanges(config)) {
-    layouts.push_back(ModelStageLayout(config.model, range));
+    layouts.push_back(config.model.own() ? OwnStageLayout(own.layers, range)
+                                         : ModelStageLayout(config.model, range));
   }
   return layouts;
+}
+
+std::string FolderOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash);
 }
 
 // The run may be resumed from another working folder.
@@ -44,6 +50,9 @@ void MakePatternsAbsolute(RunConfig* config) {
   std::error_code error;
   const std::string here = std::filesystem::current_path(error).string();
   DataConfig& data = config->data;
+  if (!data.samples.empty() && data.samples[0] != '/') {
+    data.samples = absl::StrCat(here, "/", data.samples);
+  }
   for (auto* patterns : {&data.text, &data.shards, &data.validation_shards}) {
     for (std::string& pattern : *patterns) {
       if (!pattern.empty() && pattern[0] != '/') pattern = absl::StrCat(here, "/", pattern);
@@ -70,7 +79,7 @@ absl::StatusOr<std::vector<Shard>> WriteVersionZeroShards(Disk& disk, const RunP
 absl::Status WriteVersionZero(Disk& disk, const StateSource& state, RunPlan* plan) {
   CheckpointMeta meta;
   meta.run = plan->run;
-  if (plan->feed != nullptr) meta.text_sha256 = plan->feed->corpus().sha256;
+  if (plan->feed != nullptr) meta.text_sha256 = plan->feed->sha256();
   meta.config_toml = plan->config_toml;
   CheckpointStore store(plan->directory + "/checkpoints");
   STARLING_ASSIGN_OR_RETURN(const Staging staging, store.Begin(disk, meta));
@@ -105,6 +114,7 @@ absl::Status FillRunDirectory(Disk& disk, const StateSource& state, RunPlan* pla
   STARLING_RETURN_IF_ERROR(
       CreateDecisionLog(disk, plan->directory + "/decisions.jsonl", plan->run));
   STARLING_RETURN_IF_ERROR(KeepTokenizer(disk, plan));
+  STARLING_RETURN_IF_ERROR(KeepRunLayers(disk, plan->directory, plan->own));
   FileEpochStore epochs(&disk, plan->directory + "/epoch");
   STARLING_ASSIGN_OR_RETURN(plan->epoch, TakeNextEpoch(&epochs, Epoch{0}));
   return WriteVersionZero(disk, state, plan);
@@ -151,15 +161,17 @@ absl::Status FindLiveState(Disk& disk, const DecisionLogState& log, RunPlan* pla
   return absl::OkStatus();
 }
 
-absl::Status CheckText(const RunPlan& plan, const Corpus& corpus, bool accept_new_text) {
+absl::Status CheckText(const RunPlan& plan, bool accept_new_text) {
   const std::string& learned_from = plan.start_meta.text_sha256;
   const bool from_none = learned_from.empty();  // imported
-  if (from_none || learned_from == corpus.sha256 || accept_new_text) return absl::OkStatus();
+  if (from_none || learned_from == plan.feed->sha256() || accept_new_text) return absl::OkStatus();
   const DataConfig& data = plan.config.data;
-  return absl::FailedPreconditionError(absl::StrCat(
-      "the text of ", absl::StrJoin(corpus.from_shards ? data.shards : data.text, ", "),
-      " is not the one this run has learned from; put it back, or give "
-      "--accept-new-text to go on with it"));
+  std::string source = data.samples;
+  if (source.empty()) source = absl::StrJoin(data.shards.empty() ? data.text : data.shards, ", ");
+  return absl::FailedPreconditionError(
+      absl::StrCat(plan.feed->corpus() == nullptr ? "the data of " : "the text of ", source,
+                   " is not the one this run has learned from; put it back, or give "
+                   "--accept-new-text to go on with it"));
 }
 
 // It would be gone on from with other numbers of records, eras and data than are in the log.
@@ -171,16 +183,45 @@ absl::Status CheckRun(const CheckpointInfo& checkpoint, RunId saved_by, RunId ru
       absl::Hex(Value(run), absl::kZeroPad16), ": move it away to go on from an older one"));
 }
 
+// The layers, with the samples that they are for, if any.
+absl::StatusOr<std::optional<Samples>> OpenModel(Disk& disk, const std::string& layers_folder,
+                                                 const ProbeLayers& probe, RunPlan* plan) {
+  std::optional<Samples> samples;
+  RunConfig& config = plan->config;
+  if (!config.data.samples.empty()) {
+    STARLING_ASSIGN_OR_RETURN(samples, Samples::Open(disk, config.data.samples));
+  }
+  if (config.model.own()) {
+    STARLING_ASSIGN_OR_RETURN(plan->own, OpenRunLayers(disk, layers_folder, probe,
+                                                       samples ? &*samples : nullptr, &config));
+  }
+  plan->layouts = LayoutsOf(config, plan->own);
+  return samples;
+}
+
 // What the shards' tokens are stays with the run.
-absl::StatusOr<Corpus> LoadData(Disk& disk, RunPlan* plan) {
+absl::StatusOr<Corpus> LoadTokens(Disk& disk, RunPlan* plan) {
   STARLING_ASSIGN_OR_RETURN(plan->tokenizer, OpenGivenTokenizer(disk, &plan->config));
   STARLING_ASSIGN_OR_RETURN(Corpus corpus, LoadCorpus(disk, plan->config));
   if (corpus.from_shards) plan->config.data.tokenizer = corpus.tokenizer;
-  plan->config_toml = ToToml(plan->config);
   if (plan->tokenizer == nullptr) {
     STARLING_ASSIGN_OR_RETURN(plan->tokenizer, FindShardsTokenizer(disk, corpus));
   }
   return corpus;
+}
+
+absl::Status LoadData(Disk& disk, DataPosition position, std::optional<Samples> samples,
+                      RunPlan* plan) {
+  if (samples) {
+    STARLING_ASSIGN_OR_RETURN(plan->feed,
+                              SampleFeed::Make(plan->config, *std::move(samples), position));
+  } else {
+    STARLING_ASSIGN_OR_RETURN(Corpus corpus, LoadTokens(disk, plan));
+    STARLING_ASSIGN_OR_RETURN(plan->feed,
+                              WindowFeed::Make(plan->config, std::move(corpus), position));
+  }
+  plan->config_toml = ToToml(plan->config);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -253,8 +294,8 @@ absl::Status SetDamagedAside(Disk& disk, const RunPlan& plan) {
 }
 
 absl::StatusOr<RunPlan> PlanNewRun(Disk& disk, const std::string& run_file,
-                                   const std::vector<std::string>& overrides,
-                                   std::string directory) {
+                                   const std::vector<std::string>& overrides, std::string directory,
+                                   const ProbeLayers& probe) {
   RunPlan plan;
   STARLING_ASSIGN_OR_RETURN(const std::string file_text, disk.Read(run_file));
   STARLING_ASSIGN_OR_RETURN(plan.config, ParseRunFile(file_text, run_file, overrides));
@@ -271,11 +312,15 @@ absl::StatusOr<RunPlan> PlanNewRun(Disk& disk, const std::string& run_file,
                      directory, "`"));
   }
   plan.directory = directory;
+  std::string& samples = plan.config.data.samples;
+  if (!samples.empty() && samples[0] != '/') {
+    samples = absl::StrCat(FolderOf(run_file), "/", samples);
+  }
   MakePatternsAbsolute(&plan.config);
-  plan.layouts = LayoutsOf(plan.config);
   plan.run = DrawRunId();
-  STARLING_ASSIGN_OR_RETURN(Corpus corpus, LoadData(disk, &plan));
-  STARLING_ASSIGN_OR_RETURN(plan.feed, WindowFeed::Make(plan.config, std::move(corpus)));
+  STARLING_ASSIGN_OR_RETURN(std::optional<Samples> opened,
+                            OpenModel(disk, FolderOf(run_file), probe, &plan));
+  STARLING_RETURN_IF_ERROR(LoadData(disk, DataPosition{}, std::move(opened), &plan));
   return plan;
 }
 
@@ -285,17 +330,17 @@ RunPlan PlanImportedRun(RunConfig config, std::string directory) {
   plan.directory = std::move(directory);
   MakePatternsAbsolute(&plan.config);
   plan.config_toml = ToToml(plan.config);
-  plan.layouts = LayoutsOf(plan.config);
+  plan.layouts = LayoutsOf(plan.config, plan.own);
   plan.run = DrawRunId();
   return plan;
 }
 
 absl::Status MakeRunDirectory(Disk& disk, RunPlan* plan) {
-  const uint64_t seed = plan->config.train.seed;
   return MakeRunDirectory(
       disk,
-      [seed](const StageLayout& layout, const AppendBytes& append) {
-        const Blob state = InitialState(layout, seed);
+      [plan](const StageLayout& layout, const AppendBytes& append) {
+        const Blob state = plan->config.model.own() ? OwnInitialState(plan->own.layers, layout)
+                                                    : InitialState(layout, plan->config.train.seed);
         return append(state.data(), state.size_bytes());
       },
       plan);
@@ -303,6 +348,7 @@ absl::Status MakeRunDirectory(Disk& disk, RunPlan* plan) {
 
 absl::Status MakeRunDirectory(Disk& disk, const StateSource& state, RunPlan* plan) {
   const absl::Status status = FillRunDirectory(disk, state, plan);
+  plan->own = RunLayers();  // it is all in the directory
   if (!status.ok()) {
     plan->lock.reset();
     disk.RemoveTree(plan->directory).IgnoreError();
@@ -311,13 +357,15 @@ absl::Status MakeRunDirectory(Disk& disk, const StateSource& state, RunPlan* pla
 }
 
 absl::StatusOr<RunPlan> ReopenRun(Disk& disk, const std::string& directory,
-                                  const std::vector<std::string>& overrides, bool accept_new_text) {
+                                  const std::vector<std::string>& overrides, bool accept_new_text,
+                                  const ProbeLayers& probe) {
   RunPlan plan;
   plan.directory = directory;
   while (plan.directory.size() > 1 && plan.directory.back() == '/') plan.directory.pop_back();
   STARLING_ASSIGN_OR_RETURN(plan.config, ReadRunConfig(disk, plan.directory, overrides));
   MakePatternsAbsolute(&plan.config);
-  plan.layouts = LayoutsOf(plan.config);
+  STARLING_ASSIGN_OR_RETURN(std::optional<Samples> samples,
+                            OpenModel(disk, LayersFolder(plan.directory), probe, &plan));
   absl::StatusOr<std::unique_ptr<FileLock>> lock = FileLock::Acquire(plan.directory + "/lock");
   if (absl::IsUnavailable(lock.status())) {
     return absl::UnavailableError(absl::StrCat(
@@ -341,12 +389,12 @@ absl::StatusOr<RunPlan> ReopenRun(Disk& disk, const std::string& directory,
         absl::StrCat("all ", plan.config.train.steps, " steps of ", plan.directory,
                      " are done: give --train.steps=N with more to train it further"));
   }
-  STARLING_ASSIGN_OR_RETURN(Corpus corpus, LoadData(disk, &plan));
-  STARLING_RETURN_IF_ERROR(CheckText(plan, corpus, accept_new_text));
-  STARLING_RETURN_IF_ERROR(KeepTokenizer(disk, &plan));
-  plan.start_meta.text_sha256 = corpus.sha256;
   const DataPosition position{Step{Value(plan.start.version)}, plan.start_meta.sequences};
-  STARLING_ASSIGN_OR_RETURN(plan.feed, WindowFeed::Make(plan.config, std::move(corpus), position));
+  STARLING_RETURN_IF_ERROR(LoadData(disk, position, std::move(samples), &plan));
+  STARLING_RETURN_IF_ERROR(CheckText(plan, accept_new_text));
+  STARLING_RETURN_IF_ERROR(KeepTokenizer(disk, &plan));
+  plan.start_meta.text_sha256 = plan.feed->sha256();
+  plan.own = RunLayers();  // their files are loaded where they are hosted
   STARLING_RETURN_IF_ERROR(FindLiveState(disk, log, &plan));
   FileEpochStore epochs(&disk, plan.directory + "/epoch");
   STARLING_ASSIGN_OR_RETURN(plan.epoch, TakeNextEpoch(&epochs, log.epoch));

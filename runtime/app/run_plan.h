@@ -8,6 +8,7 @@
 //   lock              held by the trainer (file_lock.h)
 //   local.json        the local replicas that were started (local_swarm.h)
 //   decisions.jsonl   the decision log
+//   layers/           the files of layers of the user's own (run_layers.h)
 //   tokenizer/        its files, where the tokens are of one that has files (run_tokenizer.h)
 //   metrics.jsonl, events.jsonl, logs/, checkpoints/
 #ifndef STARLING_RUNTIME_APP_RUN_PLAN_H_
@@ -23,6 +24,7 @@
 #include "checkpoint/checkpoint_store.h"
 #include "interop/tensor_pieces.h"
 #include "runtime/app/local_swarm.h"
+#include "runtime/app/run_layers.h"
 #include "runtime/base/layout.h"
 #include "runtime/config/run_config.h"
 #include "runtime/data/data_feed.h"
@@ -39,7 +41,8 @@ struct RunPlan {
   RunConfig config;
   std::string config_toml;
   std::vector<StageLayout> layouts;  // per stage
-  std::unique_ptr<WindowFeed> feed;
+  std::unique_ptr<RunFeed> feed;
+  RunLayers own;                         // where config.model.own()
   std::unique_ptr<Tokenizer> tokenizer;  // null: bytes, or its files are not known
   std::unique_ptr<FileLock> lock;
 
@@ -55,11 +58,12 @@ struct RunPlan {
   std::vector<std::string> notices;     // for the user, before the run begins
 };
 
-// Reads and checks the run file and its text. Makes nothing. `directory` empty: runs/<date>-<time>.
+// Reads and checks the run file, its data and its layers. Makes nothing. `directory` empty:
+// runs/<date>-<time>. `probe` is asked where the layers are the user's own.
 //   already exists: the directory is there.
 absl::StatusOr<RunPlan> PlanNewRun(Disk& disk, const std::string& run_file,
-                                   const std::vector<std::string>& overrides,
-                                   std::string directory);
+                                   const std::vector<std::string>& overrides, std::string directory,
+                                   const ProbeLayers& probe = nullptr);
 
 // A run that begins from a model that came from elsewhere and has seen no data yet: `feed` is null,
 // and resume takes whatever text it finds. Makes nothing.
@@ -82,7 +86,8 @@ absl::Status MakeRunDirectory(Disk& disk, const StateSource& state, RunPlan* pla
 //   `accept_new_text` is not set; data loss: no checkpoint is whole;
 //   invalid argument: the configuration is wrong or another model's.
 absl::StatusOr<RunPlan> ReopenRun(Disk& disk, const std::string& directory,
-                                  const std::vector<std::string>& overrides, bool accept_new_text);
+                                  const std::vector<std::string>& overrides, bool accept_new_text,
+                                  const ProbeLayers& probe = nullptr);
 
 // Replaces a file as a whole.
 absl::Status WriteWholeFile(Disk& disk, const std::string& path, const std::string& text);

@@ -13,6 +13,7 @@
 #include "runtime/app/child_process.h"
 #include "runtime/app/terminal.h"
 #include "runtime/base/status_macros.h"
+#include "runtime/data/sample_feed.h"
 #include "stages/model_layout.h"
 
 namespace starling {
@@ -41,7 +42,7 @@ std::string StageLine(const RunPlan& plan, uint32_t stage) {
 
 // A line from the middle of what the model is judged by, to begin the sample with.
 std::string SamplePrompt(const RunPlan& plan) {
-  const Corpus& corpus = plan.feed->corpus();
+  const Corpus& corpus = *plan.feed->corpus();
   const TokenStream& from = corpus.validation.empty() ? corpus.train : corpus.validation;
   std::vector<int32_t> tokens(std::min(from.size() - from.size() / 2, kPromptSearch));
   if (!from.Read(from.size() / 2, plan.config.model.vocabulary, absl::MakeSpan(tokens)).ok()) {
@@ -62,7 +63,35 @@ std::string SamplePrompt(const RunPlan& plan) {
   return bytes.empty() ? " " : bytes;
 }
 
-std::string DataLine(const Corpus& corpus) {
+// What a loss is of.
+std::string LossUnit(const RunPlan& plan) {
+  const Corpus* const corpus = plan.feed->corpus();
+  if (corpus == nullptr) return "target";
+  return corpus->from_shards ? "token" : "byte";
+}
+
+std::string ModelLine(const RunPlan& plan) {
+  const ModelConfig& model = plan.config.model;
+  int64_t parameters = 0;
+  for (const StageLayout& layout : plan.layouts) parameters += layout.parameter_count();
+  const std::string begin = absl::StrCat("model: ", FormatCount(parameters), " parameters, ",
+                                         Plural(model.layers, "layer"));
+  const std::string end = absl::StrCat(", ", Plural(plan.layouts.size(), "stage"));
+  if (model.own()) return absl::StrCat(begin, " of your own", end);
+  return absl::StrCat(begin, " of width ", model.width, ", context ", model.context, end);
+}
+
+std::string SamplesLine(const RunPlan& plan) {
+  const auto& feed = static_cast<const SampleFeed&>(*plan.feed);
+  const uint64_t all = feed.samples().count();
+  return absl::StrCat("samples: ", feed.train_samples(), " to learn from, ",
+                      all - feed.train_samples(), " to be judged by, of ",
+                      plan.config.data.samples);
+}
+
+std::string DataLine(const RunPlan& plan) {
+  if (plan.feed->corpus() == nullptr) return SamplesLine(plan);
+  const Corpus& corpus = *plan.feed->corpus();
   const auto amount = [&](const TokenStream& tokens) {
     const auto count = static_cast<int64_t>(tokens.size());
     return corpus.from_shards ? FormatCount(count) + " tokens" : FormatBytes(count);
@@ -101,7 +130,7 @@ RunRecords::RunRecords(const RunPlan& plan, std::unique_ptr<LineFile> metrics,
     : metrics_(std::move(metrics)),
       events_(std::move(events)),
       progress_({plan.config.train.steps, StdoutIsTerminal()}, PrintLine),
-      loss_is_per_token_(plan.feed->corpus().from_shards),
+      loss_unit_(LossUnit(plan)),
       checkpoint_(plan.start.path) {}
 
 absl::StatusOr<std::unique_ptr<RunRecords>> RunRecords::Open(Disk& disk, const RunPlan& plan) {
@@ -130,29 +159,26 @@ void RunRecords::OnEvaluation(Version version, double loss) {
   validation_loss_ = loss;
   Event event("evaluated");
   event.With("step", Value(version)).With("validation_loss", loss);
-  if (loss_is_per_token_) event.With("per", "token");
+  if (loss_unit_ != "byte") event.With("per", loss_unit_);
   OnEvent(event);
 }
 
 void PrintRunHeader(const RunPlan& plan) {
-  const ModelConfig& model = plan.config.model;
-  int64_t parameters = 0;
-  for (const StageLayout& layout : plan.layouts) parameters += layout.parameter_count();
   PrintLine(absl::StrCat("run ", plan.directory));
-  PrintLine(absl::StrCat("model: ", FormatCount(parameters), " parameters, ",
-                         Plural(model.layers, "layer"), " of width ", model.width, ", context ",
-                         model.context, ", ", Plural(plan.layouts.size(), "stage")));
+  PrintLine(ModelLine(plan));
   for (uint32_t stage = 0; stage < plan.layouts.size(); ++stage) PrintLine(StageLine(plan, stage));
-  PrintLine(DataLine(plan.feed->corpus()));
+  PrintLine(DataLine(plan));
 }
 
 void PrintRunEnd(const RunPlan& plan, const RunRecords& records, bool complete) {
-  const bool speaks = plan.feed->corpus().tokens_are_bytes() || plan.tokenizer != nullptr;
+  const Corpus* const corpus = plan.feed->corpus();
+  const bool speaks = !plan.config.model.own() && corpus != nullptr &&
+                      (corpus->tokens_are_bytes() || plan.tokenizer != nullptr);
   if (complete && speaks) PrintSample(plan);
   PrintLine("");
   if (records.validation_loss()) {
     PrintLine(absl::StrFormat("validation loss  %.4f nats/%s", *records.validation_loss(),
-                              plan.feed->corpus().from_shards ? "token" : "byte"));
+                              LossUnit(plan)));
   }
   PrintLine(absl::StrCat("checkpoint       ", records.checkpoint()));
   PrintLine("next:");
@@ -167,8 +193,9 @@ void PrintRunEnd(const RunPlan& plan, const RunRecords& records, bool complete) 
     PrintLine(
         absl::StrCat("  ", plan.program, " generate ", plan.directory, " --prompt \"namespace \""));
   }
-  PrintLine(absl::StrCat("  ", plan.program,
-                         " stage --join ADDRESS   # while a run trains, from another terminal: one "
+  PrintLine(absl::StrCat("  ", plan.program, " stage --join ADDRESS",
+                         plan.config.model.own() ? " --layers-dir FOLDER" : "",
+                         "   # while a run trains, from another terminal: one "
                          "replica more"));
 }
 

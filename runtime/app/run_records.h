@@ -35,7 +35,7 @@ class RunRecords {
   MetricsWriter metrics_;
   EventsWriter events_;
   ProgressPrinter progress_;
-  const bool loss_is_per_token_;  // of shards; else per byte of text
+  const std::string loss_unit_;  // a loss is per "byte", "token" or "target"
   std::optional<double> validation_loss_;
   std::string checkpoint_;
 };

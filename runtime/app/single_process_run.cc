@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "runtime/app/commands.h"
+#include "runtime/app/linked_layers.h"
+#include "runtime/app/run_layers.h"
 #include "runtime/app/run_records.h"
 #include "runtime/app/terminal.h"
 #include "runtime/base/status_macros.h"
@@ -55,9 +57,19 @@ absl::Status SingleRun::Begin() {
   options.layers = LayerRange{0, config.model.layers};
   options.seed = config.train.seed;
   options.threads = static_cast<int>(PerStage(config.local.threads, 0));
+  if (config.model.own()) {
+    options.linked = LinkedLayers();
+    STARLING_ASSIGN_OR_RETURN(options.own, ReadLayerSources(disk_, LayersFolder(plan_.directory),
+                                                            config.model, options.layers));
+  }
   STARLING_ASSIGN_OR_RETURN(executor_, TorchExecutor::Create(options));
-  STARLING_RETURN_IF_ERROR(
-      executor_->Load(InitialState(executor_->layout(), config.train.seed)).status());
+  Blob state;  // version 0
+  if (config.model.own()) {
+    STARLING_ASSIGN_OR_RETURN(state, LoadStage(disk_, plan_.start, executor_->layout()));
+  } else {
+    state = InitialState(executor_->layout(), config.train.seed);
+  }
+  STARLING_RETURN_IF_ERROR(executor_->Load(state).status());
   process_ = std::make_unique<SingleProcess>(
       config, executor_.get(), [this](MicrobatchId id) -> absl::StatusOr<SingleProcess::Batch> {
         MicrobatchData data = id.kind == WorkKind::kTrain ? plan_.feed->Train(id.step, id.index)

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <thread>
 #include <utility>
@@ -13,6 +14,8 @@
 #include "runtime/app/addresses.h"
 #include "runtime/app/child_process.h"
 #include "runtime/app/commands.h"
+#include "runtime/app/linked_layers.h"
+#include "runtime/app/run_layers.h"
 #include "runtime/app/seams.h"
 #include "runtime/app/terminal.h"
 #include "runtime/app/version.h"
@@ -77,12 +80,20 @@ std::unique_ptr<StageExecutor> MakeEmulated(const RunConfig& config, StageId sta
   return std::make_unique<EmulatedExecutor>(options);
 }
 
-Peer::ComputeFactory MakeFactory(EventLoop* loop, const std::string& device, int threads) {
-  return [loop, device, threads](const RunConfig& config,
-                                 StageId stage) -> absl::StatusOr<std::unique_ptr<Compute>> {
+// What a factory notes of the stages it has made, by number.
+using Layouts = std::map<StageId, StageLayout>;
+
+Peer::ComputeFactory MakeFactory(EventLoop* loop, const StageArgs& args, int threads,
+                                 std::shared_ptr<Layouts> layouts) {
+  return [loop, args, threads, layouts](const RunConfig& config,
+                                        StageId stage) -> absl::StatusOr<std::unique_ptr<Compute>> {
+    const std::string& device = args.device;
     absl::Duration time;
     STARLING_ASSIGN_OR_RETURN(const bool emulated, IsEmulatedDevice(device, &time));
     if (emulated) {
+      if (config.model.own()) {
+        return absl::InvalidArgumentError("--device emulated: this run has layers of its own");
+      }
       Log(absl::StrCat("stage ", Value(stage), ": emulated, ", absl::FormatDuration(time),
                        " per microbatch"));
       return ReplicaCompute(
@@ -95,8 +106,18 @@ Peer::ComputeFactory MakeFactory(EventLoop* loop, const std::string& device, int
     options.seed = config.train.seed;
     options.device = device;
     options.threads = threads;
+    if (config.model.own()) {
+      PosixDisk disk;
+      // One that may be moved needs the others' files too.
+      const bool movable = !args.child && args.stage == "auto";
+      STARLING_ASSIGN_OR_RETURN(
+          options.own,
+          ReadHostedLayers(disk, args.layers_directory, config.model, options.layers, movable));
+      options.linked = LinkedLayers();
+    }
     STARLING_ASSIGN_OR_RETURN(std::unique_ptr<TorchExecutor> executor,
                               TorchExecutor::Create(options));
+    (*layouts)[stage] = executor->layout();
     Log(absl::StrCat("stage ", Value(stage), ": layers ", options.layers.begin, "-",
                      options.layers.end - 1, ", ",
                      FormatCount(executor->layout().parameter_count()), " parameters, ", device,
@@ -138,14 +159,17 @@ absl::Status ServeStage(const StageArgs& args) {
   PosixDisk disk;
   ThreadedFiles files(&loop, &disk);
   options.files = &files;
-  options.layout_of = [](const RunConfig& config, StageId stage) {
+  const auto layouts = std::make_shared<Layouts>();
+  options.layout_of = [layouts](const RunConfig& config, StageId stage) {
+    const auto made = layouts->find(stage);
+    if (made != layouts->end()) return made->second;
     return ModelStageLayout(config.model, StageRanges(config)[Value(stage)]);
   };
   bool ended = false;
   absl::Status status;
   Peer peer(
       options, &loop, transport.get(),
-      MakeFactory(&loop, args.device, static_cast<int>(options.threads)),
+      MakeFactory(&loop, args, static_cast<int>(options.threads), layouts),
       [](const Event& event) { Log(ToString(event)); },
       [&](absl::Status exit_status, const std::string& reason) {
         Log(absl::StrCat("ends: ", reason));

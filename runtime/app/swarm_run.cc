@@ -83,7 +83,7 @@ class SwarmRun final : public TrainerObserver {
                [this](const Event& event) { OnEvent(event); }),
         trainer_(TrainerOptions(plan_), loop, transport_.get(), files_.get(), plan_.feed.get(),
                  this) {
-    if (plan_.feed->corpus().from_shards) {
+    if (plan_.feed->reads_files()) {
       read_ahead_ = std::make_unique<Worker>(loop, ReadAheadOptions());
     }
   }
@@ -142,7 +142,8 @@ absl::Status SwarmRun::Begin() {
   for (const std::string& notice : plan_.notices)
     records_->OnEvent(Event("notice").With("reason", notice));
   PrintLine(absl::StrCat("more replicas: ", plan_.program, " stage --join ",
-                         transport_->address().control));
+                         transport_->address().control,
+                         plan_.config.model.own() ? " --layers-dir FOLDER" : ""));
   for (uint64_t i = 1; i <= kReadAheadSteps; ++i) ReadAhead(Step{Value(plan_.start.version) + i});
   trainer_.Start();
   return local_.Start();
@@ -202,7 +203,7 @@ void SwarmRun::CheckLocal() {
       plan_.directory, "/logs; go on with `", plan_.program, " resume ", plan_.directory, "`"));
 }
 
-// The feed maps shards: a page that is not in memory would hold the reactor up.
+// The feed maps shards and samples: a page that is not in memory would hold the reactor up.
 void SwarmRun::ReadAhead(Step step) {
   if (read_ahead_ == nullptr) return;
   read_ahead_->Run<Step>(

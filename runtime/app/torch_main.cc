@@ -1,5 +1,7 @@
 // `starling-torch`: what `starling` becomes for the commands that compute.
 #include "runtime/app/commands.h"
+#include "runtime/app/linked_layers.h"
+#include "stages/torch_own_layers.h"
 
 int main(int argc, char** argv) {
   starling::TorchCommands torch;
@@ -7,5 +9,9 @@ int main(int argc, char** argv) {
   torch.generate = starling::Generate;
   torch.doctor = starling::Doctor;
   torch.single_process = starling::RunSingleProcess;
+  torch.probe_layers = [](const std::vector<starling::LayerSource>& sources,
+                          const starling::RowShape& input, uint64_t seed) {
+    return starling::ProbeOwnLayers(sources, input, seed, starling::LinkedLayers());
+  };
   return starling::RunCommandLine(argc, argv, &torch);
 }

@@ -36,6 +36,13 @@ struct ModelConfig {
   double norm_epsilon = 1e-5;
   double dropout = 0.0;
 
+  // Layers of the user's own instead of the transformer (docs/own_layers.md): TorchScript files, or
+  // "name(key=value)" of those linked into starling-torch. Then `layers` is their number, `context`
+  // how many targets a sequence has, and the rest of no meaning.
+  std::vector<std::string> own_layers;
+  std::vector<std::string> own_sha256;  // of each; empty in a run file
+
+  bool own() const { return !own_layers.empty(); }
   int64_t head_width() const { return width / heads; }
   int64_t key_value_heads() const { return kv_heads == 0 ? heads : kv_heads; }
   int64_t mlp_hidden() const {
@@ -47,7 +54,7 @@ struct ModelConfig {
 
 enum class ShardFormat : uint8_t { kAuto, kRaw, kLlmC, kMegatron };
 
-// Text or shards, not both.
+// Text, shards or samples: one of the three.
 struct DataConfig {
   std::vector<std::string> text;               // globs; ** matches folders
   std::vector<std::string> shards;             // globs of files of tokens
@@ -55,7 +62,8 @@ struct DataConfig {
   ShardFormat shard_format = ShardFormat::kAuto;
   std::string tokenizer;    // that made the shards: "bytes", a path, or a name (tokenizer_name.h);
                             // empty: not known. Text is always "bytes"
-  double validation = 0.1;  // share of the files, the last ones in order of their paths
+  std::string samples;      // a safetensors file, for layers of the user's own (sample_feed.h)
+  double validation = 0.1;  // share of the files, the last ones in order of their paths; of samples
 };
 
 struct TrainConfig {

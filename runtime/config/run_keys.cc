@@ -308,6 +308,35 @@ bool SetPreset(const ConfigValue& value, RunConfig* config) {
   return true;
 }
 
+// The number of built-in layers, or a list of the user's own.
+void AcceptOwnLayers(RunKey* key) {
+  key->takes = absl::StrCat(key->takes,
+                            ", or a list of layers of your own such as [\"stem.pt\", \"head.pt\"]");
+  key->set = [set = key->set](const ConfigValue& value, RunConfig* config) {
+    ModelConfig& model = config->model;
+    if (value.kind != Kind::kList) {
+      if (!set(value, config)) return false;
+      model.own_layers.clear();
+      return true;
+    }
+    std::vector<std::string> layers;
+    for (const ConfigValue& item : value.list) {
+      if (item.kind != Kind::kText || item.text.empty()) return false;
+      layers.push_back(item.text);
+    }
+    if (layers.empty() || layers.size() > 100000) return false;
+    model.layers = static_cast<int64_t>(layers.size());
+    model.own_layers = std::move(layers);
+    return true;
+  };
+  key->print = [print = key->print](const RunConfig& config) {
+    if (!config.model.own()) return print(config);
+    std::vector<std::string> layers;
+    for (const std::string& layer : config.model.own_layers) layers.push_back(PrintText(layer));
+    return PrintList(layers);
+  };
+}
+
 // --- ranges of real numbers ------------------------------------------------------------
 
 constexpr char kPositive[] = "a number above 0";
@@ -328,7 +357,15 @@ void AddModel(std::vector<RunKey>* keys) {
   preset->example = "\"llama\"";
   preset->set = SetPreset;
   preset->print = [](const RunConfig&) { return std::string(); };
-  m.Integer("layers", &C::layers, 1, 100000, "transformer blocks");
+  m.Integer(
+      "layers", &C::layers, 1, 100000,
+      "transformer blocks; or a list of layers of your own such as [\"stem.pt\", \"head.pt\"]:\n"
+      "TorchScript files, found from the run file's folder, or layers that were linked into\n"
+      "starling-torch, \"name(key=value)\". The keys of the transformer then have no meaning");
+  AcceptOwnLayers(&keys->back());
+  m.Texts("layer_sha256", &C::own_sha256, "a list of SHA-256 sums",
+          "of the layers of your own, one each. Filled in when a run begins: every replica's own\n"
+          "files must have them");
   m.Integer("width", &C::width, 1, 1 << 20, "features per token");
   m.Integer("heads", &C::heads, 1, 1 << 16, "attention heads; must divide width");
   m.Integer("kv_heads", &C::kv_heads, 0, 1 << 16,
@@ -379,9 +416,14 @@ void AddDataAndTrain(std::vector<RunKey>* keys) {
       "\"bytes\", or a tokenizer's folder or file such as \"gpt2/tokenizer.json\"",
       "what made the shards' tokens: \"bytes\", or a folder or file of a tokenizer. Empty = what\n"
       "the shards.json beside them says, where there is one. Text is always \"bytes\"");
+  d.Text(
+      "samples", &D::samples, [](const std::string&) { return true; },
+      "a safetensors file such as \"images.safetensors\"",
+      "a safetensors file with the tensors `inputs` and `targets`, a row each per sample, found\n"
+      "from the run file's folder; for layers of your own, instead of text");
   d.Real("validation", &D::validation, BelowOne, kBelowOne,
          "share of the files kept for validation, the last ones in order of their paths;\n"
-         "of a single file, the share of its bytes or tokens at the end");
+         "of a single file, the share of its bytes, tokens or samples at the end");
 
   using T = TrainConfig;
   KeysOf<T> t(keys, "train", &RunConfig::train);

@@ -22,7 +22,29 @@ std::optional<BrokenRule> ModelRule(const ModelConfig& model) {
   return std::nullopt;
 }
 
-std::optional<BrokenRule> DataRule(const DataConfig& data) {
+std::optional<BrokenRule> OwnLayersRule(const ModelConfig& model) {
+  if (!model.own_sha256.empty() && model.own_sha256.size() != model.own_layers.size()) {
+    return BrokenRule{{"model.layer_sha256", "model.layers"},
+                      absl::StrCat(model.own_sha256.size(), " sums for ", model.own_layers.size(),
+                                   " layers of your own")};
+  }
+  if (model.own() && model.dropout != 0) {
+    return BrokenRule{{"model.dropout", "model.layers"},
+                      "is for the built-in layers; layers of your own have none"};
+  }
+  return std::nullopt;
+}
+
+std::optional<BrokenRule> DataRule(const RunConfig& config) {
+  const DataConfig& data = config.data;
+  if (!data.samples.empty() && !config.model.own()) {
+    return BrokenRule{{"data.samples", "model.layers"},
+                      "is for layers of your own: model.layers = [\"stem.pt\", ...]"};
+  }
+  if (!data.samples.empty() && !(data.text.empty() && data.shards.empty())) {
+    return BrokenRule{{"data.samples", "data.text", "data.shards"},
+                      "stands beside data.text or data.shards; give one of the three"};
+  }
   if (!data.shards.empty() && !data.text.empty()) {
     return BrokenRule{{"data.shards", "data.text"},
                       "stands beside data.text; give one of the two (data.text = [] takes text "
@@ -97,7 +119,8 @@ std::optional<BrokenRule> PerStageRule(const RunConfig& config, const std::strin
 
 std::optional<BrokenRule> FindBrokenRule(const RunConfig& config) {
   if (auto broken = ModelRule(config.model)) return broken;
-  if (auto broken = DataRule(config.data)) return broken;
+  if (auto broken = OwnLayersRule(config.model)) return broken;
+  if (auto broken = DataRule(config)) return broken;
   if (auto broken = TrainRule(config)) return broken;
   if (auto broken = CutsRule(config)) return broken;
   if (auto broken = PerStageRule(config, "local.replicas", config.local.replicas)) return broken;

@@ -47,16 +47,64 @@ absl::StatusOr<std::unique_ptr<WindowFeed>> WindowFeed::Make(const RunConfig& co
   return std::unique_ptr<WindowFeed>(new WindowFeed(config, std::move(corpus), start));
 }
 
+RunFeed::RunFeed(const TrainConfig& train, DataPosition start, uint64_t trained_on,
+                 uint64_t validated_on)
+    : train_(train),
+      start_(start),
+      trained_on_(trained_on),
+      validated_on_(validated_on),
+      evaluated_(std::min(static_cast<uint64_t>(train.eval_sequences), validated_on)) {}
+
+DataPosition RunFeed::PositionAfter(Step step) const {
+  STARLING_CHECK_GE(Value(step), Value(start_.step));
+  const uint64_t steps = Value(step) - Value(start_.step);
+  return {step, start_.sequences + steps * global_batch()};
+}
+
+uint64_t RunFeed::PlaceOf(Step step, uint64_t sequence) const {
+  STARLING_CHECK_GT(Value(step), Value(start_.step));
+  STARLING_CHECK_LT(sequence, global_batch());
+  const uint64_t number = PositionAfter(static_cast<Step>(Value(step) - 1)).sequences + sequence;
+  const uint64_t pass = number / trained_on_;
+  return Permutation(trained_on_, MixAll(kShuffleKey, train_.seed, pass)).At(number % trained_on_);
+}
+
+std::vector<uint64_t> RunFeed::TrainPlaces(Step step, uint32_t index, uint64_t* first) const {
+  STARLING_CHECK_LT(index, train_microbatches());
+  const auto size = static_cast<uint64_t>(train_.microbatch);
+  *first = index * size;
+  std::vector<uint64_t> places;
+  for (uint64_t s = *first; s < std::min(*first + size, global_batch()); ++s) {
+    places.push_back(PlaceOf(step, s));
+  }
+  return places;
+}
+
+std::vector<uint64_t> RunFeed::EvaluatePlaces(uint32_t index, uint64_t* first) const {
+  STARLING_CHECK_LT(index, evaluate_microbatches());
+  const auto size = static_cast<uint64_t>(train_.microbatch);
+  *first = index * size;
+  std::vector<uint64_t> places;
+  for (uint64_t s = *first; s < std::min(*first + size, evaluated_); ++s) {
+    places.push_back(s * validated_on_ / evaluated_);
+  }
+  return places;
+}
+
+uint32_t RunFeed::train_microbatches() const { return train_.microbatches(); }
+
+uint32_t RunFeed::evaluate_microbatches() const {
+  return Portions(evaluated_, static_cast<uint64_t>(train_.microbatch));
+}
+
 WindowFeed::WindowFeed(const RunConfig& config, Corpus corpus, DataPosition start)
-    : train_(config.train),
+    : RunFeed(config.train, start,
+              WindowsIn(corpus.train, static_cast<uint64_t>(config.model.context)),
+              WindowsIn(corpus.validation, static_cast<uint64_t>(config.model.context))),
       context_(static_cast<uint64_t>(config.model.context)),
       vocabulary_(config.model.vocabulary),
       corpus_(std::move(corpus)),
-      start_(start),
-      train_windows_(WindowsIn(corpus_.train, context_)),
-      validation_windows_(WindowsIn(corpus_.validation, context_)),
-      evaluated_(
-          std::min(static_cast<uint64_t>(config.train.eval_sequences), validation_windows_)) {}
+      train_windows_(WindowsIn(corpus_.train, context_)) {}
 
 // Windows `windows` of `from` as tokens and targets.
 MicrobatchData WindowFeed::Cut(const TokenStream& from,
@@ -84,58 +132,27 @@ MicrobatchData WindowFeed::Cut(const TokenStream& from,
   return data;
 }
 
-DataPosition WindowFeed::PositionAfter(Step step) const {
-  STARLING_CHECK_GE(Value(step), Value(start_.step));
-  const uint64_t steps = Value(step) - Value(start_.step);
-  return {step, start_.sequences + steps * static_cast<uint64_t>(train_.global_batch)};
-}
-
-uint64_t WindowFeed::WindowOf(Step step, uint64_t sequence) const {
-  STARLING_CHECK_GT(Value(step), Value(start_.step));
-  STARLING_CHECK_LT(sequence, static_cast<uint64_t>(train_.global_batch));
-  const uint64_t number = PositionAfter(static_cast<Step>(Value(step) - 1)).sequences + sequence;
-  const uint64_t pass = number / train_windows_;
-  return Permutation(train_windows_, MixAll(kShuffleKey, train_.seed, pass))
-      .At(number % train_windows_);
-}
-
 MicrobatchData WindowFeed::Train(Step step, uint32_t index) const {
-  STARLING_CHECK_LT(index, train_microbatches());
-  const auto size = static_cast<uint64_t>(train_.microbatch);
-  const uint64_t first = index * size;
-  const uint64_t end = std::min(first + size, static_cast<uint64_t>(train_.global_batch));
-  std::vector<uint64_t> windows;
-  for (uint64_t s = first; s < end; ++s) windows.push_back(WindowOf(step, s));
-  MicrobatchData data = Cut(corpus_.train, windows);
+  uint64_t first = 0;
+  MicrobatchData data = Cut(corpus_.train, TrainPlaces(step, index, &first));
   data.first_sequence = first;
   return data;
 }
 
 void WindowFeed::ReadAhead(Step step) const {
   std::vector<int32_t> window(context_ + 1);
-  for (uint64_t s = 0; s < static_cast<uint64_t>(train_.global_batch); ++s) {
+  for (uint64_t s = 0; s < global_batch(); ++s) {
     // What is wrong with it, Train will say.
-    corpus_.train.Read(WindowOf(step, s) * context_, vocabulary_, absl::MakeSpan(window))
+    corpus_.train.Read(PlaceOf(step, s) * context_, vocabulary_, absl::MakeSpan(window))
         .IgnoreError();
   }
 }
 
 MicrobatchData WindowFeed::Evaluate(uint32_t index) const {
-  STARLING_CHECK_LT(index, evaluate_microbatches());
-  const auto size = static_cast<uint64_t>(train_.microbatch);
-  const uint64_t first = index * size;
-  const uint64_t end = std::min(first + size, evaluated_);
-  std::vector<uint64_t> windows;
-  for (uint64_t s = first; s < end; ++s) windows.push_back(s * validation_windows_ / evaluated_);
-  MicrobatchData data = Cut(corpus_.validation, windows);
+  uint64_t first = 0;
+  MicrobatchData data = Cut(corpus_.validation, EvaluatePlaces(index, &first));
   data.first_sequence = first;
   return data;
-}
-
-uint32_t WindowFeed::train_microbatches() const { return train_.microbatches(); }
-
-uint32_t WindowFeed::evaluate_microbatches() const {
-  return Portions(evaluated_, static_cast<uint64_t>(train_.microbatch));
 }
 
 }  // namespace starling

@@ -5,8 +5,7 @@
 // boundaries of files and shards. Sequences are numbered through the whole run. Number `n` is
 // window Permutation(W, key of (seed, n / W)).At(n % W) of the W windows: every pass takes each
 // window once, in another order, and any place is reached at once. Sequence s of step t is number
-// (t - 1)
-// * global_batch + s, whatever the microbatch size, the stages or the replicas.
+// (t - 1) * global_batch + s, whatever the microbatch size, the stages or the replicas.
 //
 // Thread safety: const methods may be called from any thread.
 #ifndef STARLING_RUNTIME_DATA_DATA_FEED_H_
@@ -14,6 +13,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -26,7 +26,7 @@
 namespace starling {
 
 struct MicrobatchData {
-  Blob tokens;                  // i32 [n, context]
+  Blob tokens;                  // i32 [n, context]; or samples (sample_feed.h)
   Blob targets;                 // i32 [n, context]: for each token the one that follows it
   uint64_t first_sequence = 0;  // of the step, or of the evaluation; index * microbatch
   // Not ok: there is no such data and the run cannot go on; the message is for the user.
@@ -56,7 +56,46 @@ struct DataPosition {
   uint64_t sequences = 0;
 };
 
-class WindowFeed : public DataFeed {
+// A run's data: which sequences come when, and what they are cut from.
+class RunFeed : public DataFeed {
+ public:
+  RunFeed(const TrainConfig& train, DataPosition start, uint64_t trained_on, uint64_t validated_on);
+
+  uint32_t train_microbatches() const override;
+  uint32_t evaluate_microbatches() const override;
+
+  // Where the run is when `step`, not before the start, has been decided.
+  DataPosition PositionAfter(Step step) const;
+
+  // The window or sample of those trained on that sequence `sequence` of `step` is. `step` must be
+  // after the start.
+  uint64_t PlaceOf(Step step, uint64_t sequence) const;
+
+  // Reads what Train will read for `step` and drops it, so that it is in memory by then. For a
+  // thread that may wait for a disk.
+  virtual void ReadAhead(Step step) const = 0;
+  virtual bool reads_files() const = 0;  // false: all of it is in memory
+
+  // Runs with equal ones see equal data.
+  virtual const std::string& sha256() const = 0;
+  // The tokens it is cut from; null: it is of samples.
+  virtual const Corpus* corpus() const { return nullptr; }
+
+ protected:
+  // The places of a microbatch's sequences, and the first one's number in its batch.
+  std::vector<uint64_t> TrainPlaces(Step step, uint32_t index, uint64_t* first) const;
+  std::vector<uint64_t> EvaluatePlaces(uint32_t index, uint64_t* first) const;
+  uint64_t global_batch() const { return static_cast<uint64_t>(train_.global_batch); }
+
+ private:
+  const TrainConfig train_;
+  const DataPosition start_;
+  const uint64_t trained_on_;    // windows or samples
+  const uint64_t validated_on_;  // likewise
+  const uint64_t evaluated_;     // sequences per evaluation
+};
+
+class WindowFeed : public RunFeed {
  public:
   // Errors, invalid argument with one line for the user: too little for one batch, or for one
   // validation sequence if train.eval_every asks for evaluations.
@@ -67,34 +106,23 @@ class WindowFeed : public DataFeed {
   // the shard, the place and the token that the model's vocabulary does not have.
   MicrobatchData Train(Step step, uint32_t index) const override;
   MicrobatchData Evaluate(uint32_t index) const override;
-  uint32_t train_microbatches() const override;
-  uint32_t evaluate_microbatches() const override;
 
-  // Reads what Train will read for `step` and drops it, so that it is in memory by then. For a
-  // thread that may wait for a disk.
-  void ReadAhead(Step step) const;
+  void ReadAhead(Step step) const override;
+  bool reads_files() const override { return corpus_.from_shards; }
+  const std::string& sha256() const override { return corpus_.sha256; }
+  const Corpus* corpus() const override { return &corpus_; }
 
-  // Where the run is when `step`, not before the start, has been decided.
-  DataPosition PositionAfter(Step step) const;
-
-  const Corpus& corpus() const { return corpus_; }
   uint64_t train_windows() const { return train_windows_; }
-
-  // The training window that sequence `sequence` of `step` is.
-  uint64_t WindowOf(Step step, uint64_t sequence) const;
+  uint64_t WindowOf(Step step, uint64_t sequence) const { return PlaceOf(step, sequence); }
 
  private:
   WindowFeed(const RunConfig& config, Corpus corpus, DataPosition start);
   MicrobatchData Cut(const TokenStream& from, const std::vector<uint64_t>& windows) const;
 
-  const TrainConfig train_;
   const uint64_t context_;
   const int64_t vocabulary_;
   const Corpus corpus_;
-  const DataPosition start_;
   const uint64_t train_windows_;
-  const uint64_t validation_windows_;
-  const uint64_t evaluated_;  // sequences per evaluation
 };
 
 }  // namespace starling

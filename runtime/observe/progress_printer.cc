@@ -73,7 +73,7 @@ std::string SaveFailed(const Fields& f) {
 }
 std::string Evaluated(const Fields& f) {
   return absl::StrFormat("validation loss %.4f nats/%s at step %s", f.Number("validation_loss"),
-                         f["per"] == "token" ? "token" : "byte", f["step"]);
+                         f["per"].empty() ? "byte" : f["per"], f["step"]);
 }
 std::string Skipped(const Fields& f) {
   return absl::StrCat("step ", f["step"], " skipped: ", f["reason"]);

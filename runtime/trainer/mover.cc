@@ -13,9 +13,11 @@ constexpr double kGuessedBytesPerSecond = 64e6;
 constexpr absl::Duration kGuessedDelay = absl::Seconds(1);
 constexpr double kSmoothing = 0.5;
 
-// Multiplications per token: the blocks' matrices, and the last stage's head.
+// Multiplications per token: the blocks' matrices, and the last stage's head. Of layers of the
+// user's own nothing is known, so each counts the same.
 double CostOf(const RunConfig& config, const LayerRange& layers, bool last) {
   const ModelConfig& model = config.model;
+  if (model.own()) return static_cast<double>(layers.end - layers.begin);
   const auto width = static_cast<double>(model.width);
   const double key_value =
       static_cast<double>(model.head_width()) * static_cast<double>(model.key_value_heads());

@@ -215,7 +215,11 @@ const std::map<int64_t, Json>& Reference(int64_t global_batch, int64_t steps) {
 }
 
 void ExpectEqualToReference(const ClusterRun& run, int64_t global_batch, int64_t steps) {
-  const std::map<int64_t, Json>& reference = Reference(global_batch, steps);
+  ExpectSameSteps(run, Reference(global_batch, steps), steps);
+}
+
+void ExpectSameSteps(const ClusterRun& run, const std::map<int64_t, Json>& reference,
+                     int64_t steps) {
   const std::map<int64_t, Json> taken = run.Steps();
   ASSERT_EQ(static_cast<int64_t>(reference.size()), steps);
   ASSERT_EQ(static_cast<int64_t>(taken.size()), steps);

@@ -97,6 +97,10 @@ const std::string& ClusterFolder();
 // relative, the same tokens, and the lane right in every line, replaced ones too.
 void ExpectEqualToReference(const ClusterRun& run, int64_t global_batch, int64_t steps = kSteps);
 
+// The same, against the steps of another run.
+void ExpectSameSteps(const ClusterRun& run, const std::map<int64_t, Json>& reference,
+                     int64_t steps);
+
 // Expects that the peers that held (era, stage, version) all reported the same hash. Gives, by
 // stage, at how many versions at least two peers reported.
 std::map<int64_t, int> ExpectOneHashPerState(const ClusterRun& run);

@@ -41,6 +41,21 @@ TEST(ParseRunFile, EmptyTextGivesTheDefaults) {
   EXPECT_EQ(ToToml(Parsed("")), ToToml(RunConfig()));
 }
 
+TEST(ParseRunFile, LayersOfOnesOwnAreReadPrintedAndCounted) {
+  const std::string text =
+      "[model]\nlayers = [\"a.pt\", \"block(width=8)\", \"b.pt\"]\n[data]\nsamples = \"s\"\n";
+  const RunConfig config = Parsed(text);
+  EXPECT_TRUE(config.model.own());
+  EXPECT_EQ(config.model.layers, 3);
+  EXPECT_EQ(config.model.own_layers, (std::vector<std::string>{"a.pt", "block(width=8)", "b.pt"}));
+  EXPECT_EQ(config.data.samples, "s");
+  EXPECT_EQ(ToToml(Parsed(ToToml(config))), ToToml(config));
+  const auto other = ParseRunFile(text, "run.toml", {"model.layers=6", "data.samples="});
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_FALSE(other->model.own());
+  EXPECT_EQ(other->model.layers, 6);
+}
+
 TEST(ParseRunFile, ReadsEveryKindOfValue) {
   const RunConfig config = Parsed(R"(
 [model]
@@ -241,7 +256,27 @@ TEST(ParseRunFile, BadFileIsRefusedWithLineKeyAndCause) {
       {"layers = 4\n", "run.toml:1: layers: keys belong in a section; did you mean model.layers?"},
       {"train = 4\n", "run.toml:1: train: is a section; write [train]"},
       {"[model.layers]\nx = 1\n",
-       "run.toml:1: model.layers: a table or date is not a whole number from 1 to 100000"},
+       "run.toml:1: model.layers: a table or date is not a whole number from 1 to 100000, or a "
+       "list of layers of your own such as [\"stem.pt\", \"head.pt\"]"},
+      {"[model]\nlayers = []\n",
+       "run.toml:2: model.layers: [] is not a whole number from 1 to 100000, or a list of layers "
+       "of "
+       "your own such as [\"stem.pt\", \"head.pt\"]"},
+      {"[model]\nlayers = [\"a.pt\", 3]\n",
+       "run.toml:2: model.layers: [\"a.pt\", 3] is not a whole number from 1 to 100000, or a list "
+       "of layers of your own such as [\"stem.pt\", \"head.pt\"]"},
+      {"[model]\nlayers = [\"a.pt\", \"b.pt\"]\n",
+       "run.toml:2: swarm.stages: 3 stages cannot be made of model.layers = 2; at most one stage "
+       "per layer"},
+      {"[model]\nlayers = [\"a.pt\", \"b.pt\", \"c.pt\"]\ndropout = 0.1\n",
+       "run.toml:3: model.dropout: is for the built-in layers; layers of your own have none"},
+      {"[model]\nlayers = [\"a.pt\", \"b.pt\", \"c.pt\"]\nlayer_sha256 = [\"0\"]\n",
+       "run.toml:3: model.layer_sha256: 1 sums for 3 layers of your own"},
+      {"[data]\nsamples = \"a\"\n",
+       "run.toml:2: data.samples: is for layers of your own: model.layers = [\"stem.pt\", ...]"},
+      {"[model]\nlayers = [\"a.pt\", \"b.pt\", \"c.pt\"]\n[data]\ntext = [\"t\"]\nsamples = "
+       "\"a\"\n",
+       "run.toml:5: data.samples: stands beside data.text or data.shards; give one of the three"},
   };
   for (const BadFile& bad : cases) EXPECT_EQ(Refusal(bad.text), bad.message) << bad.text;
 }
