@@ -5,7 +5,6 @@
 #include <torch/csrc/jit/ir/ir.h>
 #include <torch/csrc/jit/passes/constant_propagation.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
-#include <torch/csrc/jit/passes/freeze_module.h>
 #include <torch/csrc/jit/passes/inliner.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/serialization/import.h>
@@ -16,6 +15,7 @@
 #include <sstream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -109,19 +109,47 @@ absl::Status CheckDraws(const LayerSource& source, const jit::Module& module) {
   });
 }
 
-// The forward with everything in it that does not change as constants, so that only what runs is
-// there: `if self.training` is gone.
-std::shared_ptr<jit::Graph> ForwardAsItRuns(const jit::Module& module) {
-  std::shared_ptr<jit::Graph> graph;
-  try {
-    graph = jit::freeze_module(module, {}, /*freezeInterfaces=*/true, /*preserveParameters=*/true)
-                .get_method("forward")
-                .graph()
-                ->copy();
-  } catch (const std::exception&) {
-    graph = module.get_method("forward").graph()->copy();  // it assigns attributes, say
+// What an attribute holds, if the value is one of the module `self` stands for.
+bool Resolve(const jit::Value* value, const jit::Value* self, const jit::Module& module,
+             c10::IValue* held) {
+  if (value == self) {
+    *held = module._ivalue();
+    return true;
   }
+  const jit::Node* const node = value->node();
+  c10::IValue owner;
+  if (node->kind() != c10::prim::GetAttr || !Resolve(node->input(), self, module, &owner) ||
+      !owner.isObject()) {
+    return false;
+  }
+  *held = owner.toObject()->getAttr(node->s(c10::attr::name));
+  return true;
+}
+
+// The forward with all numbers and flags that nothing assigns as constants, so that only what runs
+// is there: `if self.training` is gone.
+std::shared_ptr<jit::Graph> ForwardAsItRuns(const jit::Module& module) {
+  std::shared_ptr<jit::Graph> graph = module.get_method("forward").graph()->copy();
   jit::Inline(*graph);
+  std::set<std::string> assigned;
+  std::vector<jit::Node*> reads;
+  ForEachNode(graph->block(), [&](jit::Node* node) {
+    if (node->kind() == c10::prim::SetAttr) assigned.insert(node->s(c10::attr::name));
+    if (node->kind() == c10::prim::GetAttr) reads.push_back(node);
+    return absl::OkStatus();
+  }).IgnoreError();
+  for (jit::Node* node : reads) {
+    c10::IValue held;
+    if (assigned.count(node->s(c10::attr::name)) > 0 ||
+        !Resolve(node->output(), graph->inputs()[0], module, &held)) {
+      continue;
+    }
+    if (!(held.isBool() || held.isInt() || held.isDouble() || held.isString() || held.isNone())) {
+      continue;
+    }
+    const jit::WithInsertPoint here(node);
+    node->output()->replaceAllUsesWith(graph->insertConstant(held));
+  }
   jit::ConstantPropagation(graph);
   jit::EliminateDeadCode(graph);
   return graph;

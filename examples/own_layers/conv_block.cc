@@ -26,8 +26,8 @@ class ConvBlock : public starling::LinkedLayer {
         norm2_(register_module("norm2", torch::nn::GroupNorm(1, out))) {}
 
   at::Tensor Forward(const at::Tensor& input) override {
-    const at::Tensor hidden = torch::relu(norm1_(first_(input)));
-    return torch::relu(norm2_(second_(hidden)) + around_(input));
+    const at::Tensor hidden = torch::silu(norm1_(first_(input)));
+    return torch::silu(norm2_(second_(hidden)) + around_(input));
   }
 
  private:

@@ -39,7 +39,7 @@ class Stem(nn.Module):
 
     def forward(self, x):
         x = x.to(torch.float32).unsqueeze(1) / 255 - 0.5
-        return torch.relu(self.norm(self.conv(x)))
+        return nn.functional.silu(self.norm(self.conv(x)))
 
 
 class Block(nn.Module):
@@ -54,8 +54,8 @@ class Block(nn.Module):
         self.norm2 = nn.GroupNorm(1, width)
 
     def forward(self, x):
-        hidden = torch.relu(self.norm1(self.first(x)))
-        return torch.relu(x + self.norm2(self.second(hidden)))
+        hidden = nn.functional.silu(self.norm1(self.first(x)))
+        return nn.functional.silu(x + self.norm2(self.second(hidden)))
 
 
 class Down(nn.Module):
@@ -66,7 +66,7 @@ class Down(nn.Module):
         self.conv = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
 
     def forward(self, x):
-        return torch.relu(self.conv(x))
+        return nn.functional.silu(self.conv(x))
 
 
 class Head(nn.Module):
