@@ -146,6 +146,10 @@ class CommandLine {
         ->capture_default_str();
     command->add_option("--threads", stage_.threads, "Default: half of the cores")
         ->check(CLI::Range(1, 4096));
+    command
+        ->add_option("--memory", stage_.memory,
+                     "For tensors, such as 6GiB; activations that do not fit are computed again")
+        ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true));
     command->add_option("--listen", stage_.listen, "Where this replica is reached")
         ->capture_default_str();
     command->add_option("--advertise", stage_.advertise,

@@ -39,7 +39,8 @@ struct StageArgs {
   std::string join;
   std::string stage = "auto";
   std::string device = "cpu";
-  int64_t threads = 0;  // 0: as many as there are cores
+  int64_t threads = 0;  // 0: half of the cores
+  uint64_t memory = 0;  // bytes; 0: no bound
   std::string listen = "tcp://127.0.0.1:*";
   std::string advertise;
   bool wait = false;

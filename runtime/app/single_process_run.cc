@@ -9,6 +9,7 @@
 #include "runtime/app/commands.h"
 #include "runtime/app/run_records.h"
 #include "runtime/app/terminal.h"
+#include "runtime/app/threads.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/reactor/posix_disk.h"
 #include "runtime/reactor/signal_pipe.h"
@@ -54,7 +55,9 @@ absl::Status SingleRun::Begin() {
   options.model = config.model;
   options.layers = LayerRange{0, config.model.layers};
   options.seed = config.train.seed;
-  options.threads = static_cast<int>(PerStage(config.local.threads, 0));
+  options.threads = ThreadsOfOneProcess(config.local);
+  options.memory = config.local.memory;
+  options.precision = config.train.precision;
   STARLING_ASSIGN_OR_RETURN(executor_, TorchExecutor::Create(options));
   STARLING_RETURN_IF_ERROR(
       executor_->Load(InitialState(executor_->layout(), config.train.seed)).status());

@@ -1,10 +1,8 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <memory>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -15,6 +13,7 @@
 #include "runtime/app/commands.h"
 #include "runtime/app/seams.h"
 #include "runtime/app/terminal.h"
+#include "runtime/app/threads.h"
 #include "runtime/app/version.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/peer/peer.h"
@@ -61,10 +60,6 @@ absl::Status CheckListen(const StageArgs& args, const std::string& trainer) {
                                                  ": give --listen tcp://", host, ":*"));
 }
 
-int DefaultThreads() {
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);
-}
-
 std::unique_ptr<StageExecutor> MakeEmulated(const RunConfig& config, StageId stage,
                                             absl::Duration time) {
   EmulatedExecutor::Options options;
@@ -77,9 +72,10 @@ std::unique_ptr<StageExecutor> MakeEmulated(const RunConfig& config, StageId sta
   return std::make_unique<EmulatedExecutor>(options);
 }
 
-Peer::ComputeFactory MakeFactory(EventLoop* loop, const std::string& device, int threads) {
-  return [loop, device, threads](const RunConfig& config,
-                                 StageId stage) -> absl::StatusOr<std::unique_ptr<Compute>> {
+Peer::ComputeFactory MakeFactory(EventLoop* loop, const std::string& device, int threads,
+                                 int64_t memory) {
+  return [loop, device, threads, memory](
+             const RunConfig& config, StageId stage) -> absl::StatusOr<std::unique_ptr<Compute>> {
     absl::Duration time;
     STARLING_ASSIGN_OR_RETURN(const bool emulated, IsEmulatedDevice(device, &time));
     if (emulated) {
@@ -95,6 +91,8 @@ Peer::ComputeFactory MakeFactory(EventLoop* loop, const std::string& device, int
     options.seed = config.train.seed;
     options.device = device;
     options.threads = threads;
+    options.memory = memory;
+    options.precision = config.train.precision;
     STARLING_ASSIGN_OR_RETURN(std::unique_ptr<TorchExecutor> executor,
                               TorchExecutor::Create(options));
     Log(absl::StrCat("stage ", Value(stage), ": layers ", options.layers.begin, "-",
@@ -124,7 +122,7 @@ absl::Status ServeStage(const StageArgs& args) {
   options.host = HostName();
   options.pid = static_cast<uint64_t>(getpid());
   options.device = args.device;
-  options.threads = static_cast<uint32_t>(args.threads > 0 ? args.threads : DefaultThreads());
+  options.threads = static_cast<uint32_t>(args.threads > 0 ? args.threads : HalfOfTheCores());
   options.build = StarlingVersion();
   options.pinned = options.stage.has_value() && !args.child;
   if (args.wait) options.first_contact = absl::InfiniteDuration();
@@ -145,7 +143,8 @@ absl::Status ServeStage(const StageArgs& args) {
   absl::Status status;
   Peer peer(
       options, &loop, transport.get(),
-      MakeFactory(&loop, args.device, static_cast<int>(options.threads)),
+      MakeFactory(&loop, args.device, static_cast<int>(options.threads),
+                  static_cast<int64_t>(args.memory)),
       [](const Event& event) { Log(ToString(event)); },
       [&](absl::Status exit_status, const std::string& reason) {
         Log(absl::StrCat("ends: ", reason));

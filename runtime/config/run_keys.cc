@@ -397,6 +397,10 @@ void AddDataAndTrain(std::vector<RunKey>* keys) {
             "sequences per evaluation, always the same ones, spread evenly over the validation\n"
             "text; fewer where it is shorter");
   t.Integer("hash_every", &T::hash_every, 0, kAny, "steps between state_hash events; 0 = never");
+  t.Choice<Precision>(
+      "precision", &T::precision, {{"fp32", Precision::kFp32}, {"bf16", Precision::kBf16}},
+      "what matrix products are computed in: \"fp32\" or \"bf16\". Parameters, sums over\n"
+      "layers, losses, gradients and the optimizer are fp32 in either");
   t.Choice<std::string>("on_nonfinite", &T::on_nonfinite, {{"skip", "skip"}, {"stop", "stop"}},
                         "if a loss or gradient stays non-finite: \"skip\" the step or \"stop\"");
 }
@@ -506,8 +510,12 @@ void AddLocalAndRest(std::vector<RunKey>* keys) {
   l.Integers("replicas", &L::replicas, 0, 10000, false,
              "replicas of each stage started on this machine: one number for all stages, or a\n"
              "list with one per stage; 0 = none, others will join");
-  l.Integers("threads", &L::threads, 1, 4096, false,
-             "threads of each stage process: one number, or a list with one per stage");
+  l.Integers("threads", &L::threads, 0, 4096, false,
+             "threads of each stage process: one number, or a list with one per stage; 0 = the\n"
+             "cores are shared out among the local replicas");
+  l.Bytes("memory", &L::memory,
+          "tensors of each stage process: parameters, moments, gradients, and what forward keeps\n"
+          "for backward. What does not fit is not kept but computed again; \"0B\" = no bound");
   l.Bool("restart", &L::restart, "start a local replica that died again");
 
   using K = CheckpointConfig;

@@ -94,13 +94,17 @@ inline WorkId TrainWork(uint32_t index, Step step = Step{1}) {
 }
 
 inline std::unique_ptr<TorchExecutor> MakeExecutor(const ModelConfig& config, LayerRange layers,
-                                                   uint32_t stage = 0, int threads = 1) {
+                                                   uint32_t stage = 0, int threads = 1,
+                                                   int64_t memory = 0,
+                                                   Precision precision = Precision::kFp32) {
   TorchExecutor::Options options;
   options.model = config;
   options.layers = layers;
   options.stage = StageId{stage};
   options.seed = 5;
   options.threads = threads;
+  options.memory = memory;
+  options.precision = precision;
   auto executor = TorchExecutor::Create(options);
   STARLING_CHECK_MSG(executor.ok(), std::string(executor.status().message()));
   const auto loaded = (*executor)->Load(InitialState((*executor)->layout(), 5));
