@@ -32,7 +32,8 @@ constexpr char kExamples[] =
     "  starling tokenize 'corpus/*.jsonl' --out shards        tokens to train on, made once\n"
     "  starling tokenizer train --vocab 4096 --out bpe FILES  fewer, longer tokens than bytes\n"
     "  starling doctor                                        why does it not work?\n"
-    "  starling sim --seeds 1000                              the protocol under drawn faults\n";
+    "  starling sim --seeds 1000                              the protocol under drawn faults\n"
+    "  starling bench --short                                 how fast is it here?\n";
 
 constexpr char kGenerateNotes[] =
     "\nThe text is written as it comes. It ends after --tokens, at a --stop string, where the "
@@ -87,7 +88,9 @@ class CommandLine {
     AddDoctor();
     AddConfig();
     AddCheckpoint();
-    AddSim();
+    AddOther("sim", "The swarm in a virtual world, with faults, from a seed", BecomeSim);
+    AddOther("bench", "Measured numbers of this machine, beside what to compare them with",
+             BecomeBench);
     AddTokenize();
     AddTokenizer();
   }
@@ -362,13 +365,13 @@ class CommandLine {
     add("decode", "Tokens on the standard input to text", DecodeInput);
   }
 
-  // Its arguments are the other program's.
-  void AddSim() {
-    CLI::App* const command =
-        app_.add_subcommand("sim", "The swarm in a virtual world, with faults, from a seed");
+  // A command that is a program of its own, and takes its arguments.
+  void AddOther(const char* name, const char* what,
+                absl::Status (*become)(const std::vector<std::string>&)) {
+    CLI::App* const command = app_.add_subcommand(name, what);
     command->allow_extras()->set_help_flag();
-    command->callback([this, command] {
-      chosen_.run = [arguments = command->remaining()] { return BecomeSim(arguments); };
+    command->callback([this, command, become] {
+      chosen_.run = [arguments = command->remaining(), become] { return become(arguments); };
     });
   }
 
@@ -425,15 +428,16 @@ int RunCommandLine(int argc, char** argv, const TorchCommands* torch) {
   }
   if (!line.chosen().run) {
     const auto given = line.app().get_subcommands();
-    return Fail(given.empty()
-                    ? "name a command: train, stage, resume, status, leave, pause, "
-                      "generate, doctor, config, checkpoint, tokenize, tokenizer or sim; see "
-                      "starling --help"
-                    : absl::StrCat(given[0]->get_name(),
-                                   " needs a command of its own: see "
-                                   "starling ",
-                                   given[0]->get_name(), " --help"),
-                kUsage);
+    return Fail(
+        given.empty()
+            ? "name a command: train, stage, resume, status, leave, pause, "
+              "generate, doctor, config, checkpoint, tokenize, tokenizer, sim or bench; see "
+              "starling --help"
+            : absl::StrCat(given[0]->get_name(),
+                           " needs a command of its own: see "
+                           "starling ",
+                           given[0]->get_name(), " --help"),
+        kUsage);
   }
   if (line.chosen().needs_torch && torch == nullptr) return BecomeTorchProgram(argv);
   const absl::Status status = line.chosen().run();

@@ -4,7 +4,7 @@
 // Two programs are built from this folder: `starling` has no LibTorch, so that it starts at once;
 // `starling-torch`, beside it, has it, and `starling` becomes that program (exec) for the commands
 // that compute (TorchCommands). Both take the same arguments. A third, `starling-sim` (tests/sim),
-// is what `starling sim` becomes.
+// is what `starling sim` becomes, a fourth, `starling-bench` (bench/), what `starling bench` does.
 #ifndef STARLING_RUNTIME_APP_COMMANDS_H_
 #define STARLING_RUNTIME_APP_COMMANDS_H_
 
@@ -150,6 +150,8 @@ absl::Status ImportCheckpoint(const CheckpointImportArgs& args);
 // Becomes the program with the virtual world (exec), which takes `arguments`; comes back only if
 // that cannot be. not found: it was not built.
 absl::Status BecomeSim(const std::vector<std::string>& arguments);
+// Likewise the program that measures.
+absl::Status BecomeBench(const std::vector<std::string>& arguments);
 absl::Status CollectCheckpoints(const CheckpointGcArgs& args);
 
 // In the program with LibTorch only.
