@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "bench/bench.h"
+#include "runtime/app/heap.h"
 #include "runtime/app/child_process.h"
 #include "runtime/app/version.h"
 
@@ -116,4 +117,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace starling::bench
 
-int main(int argc, char** argv) { return starling::bench::Main(argc, argv); }
+int main(int argc, char** argv) {
+  starling::KeepFreedMemory();  // as the programs that it measures
+  return starling::bench::Main(argc, argv);
+}

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/app/child_process.h"
 #include "runtime/app/commands.h"
+#include "runtime/app/heap.h"
 #include "runtime/app/version.h"
 
 namespace starling {
@@ -415,6 +416,7 @@ int BecomeTorchProgram(char** argv) {
 }  // namespace
 
 int RunCommandLine(int argc, char** argv, const TorchCommands* torch) {
+  KeepFreedMemory();
   // Errors of writes, not the end of the process.
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);
