@@ -12,8 +12,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "bench/bench.h"
-#include "runtime/app/heap.h"
 #include "runtime/app/child_process.h"
+#include "runtime/app/heap.h"
 #include "runtime/app/version.h"
 
 namespace starling::bench {

@@ -76,7 +76,8 @@ std::vector<RoundPart> EqualParts(int64_t size, uint32_t owners) {
   int64_t begin = 0;
   for (int64_t part = 0; part < count && begin < size; ++part) {
     const int64_t elements = (blocks / count + (part < blocks % count ? 1 : 0)) * kPartAlignment;
-    parts.push_back({begin, std::min(elements, size - begin), static_cast<uint32_t>(part % owners)});
+    parts.push_back(
+        {begin, std::min(elements, size - begin), static_cast<uint32_t>(part % owners)});
     begin += parts.back().count;
   }
   return parts;

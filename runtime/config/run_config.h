@@ -66,9 +66,9 @@ struct TrainConfig {
   int64_t global_batch = 32;  // sequences per step
   int64_t microbatch = 4;     // sequences
   uint64_t seed = 1;
-  int64_t eval_every = 50;            // steps; 0 = never
-  int64_t eval_sequences = 64;        // validation sequences per evaluation
-  int64_t hash_every = 1;             // steps between state_hash events; 0 = never
+  int64_t eval_every = 50;      // steps; 0 = never
+  int64_t eval_sequences = 64;  // validation sequences per evaluation
+  int64_t hash_every = 1;       // steps between state_hash events; 0 = never
   Precision precision = Precision::kFp32;
   std::string on_nonfinite = "skip";  // "skip" the step, or "stop" the run
 

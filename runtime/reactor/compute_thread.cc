@@ -14,13 +14,15 @@ ThreadedCompute::ThreadedCompute(EventLoop* loop, std::unique_ptr<StageExecutor>
       worker_(loop, {options.thread_name, options.queue_bound, std::move(options.on_start)}) {}
 
 void ThreadedCompute::Forward(ForwardInput input, Done<ForwardOutput> done) {
-  worker_.Run<ForwardOutput>([this, input = std::move(input)] { return CodedForward(executor_.get(), input); },
-                             std::move(done));
+  worker_.Run<ForwardOutput>(
+      [this, input = std::move(input)] { return CodedForward(executor_.get(), input); },
+      std::move(done));
 }
 
 void ThreadedCompute::Backward(BackwardInput input, Done<BackwardOutput> done) {
   worker_.Run<BackwardOutput>(
-      [this, input = std::move(input)] { return CodedBackward(executor_.get(), input); }, std::move(done));
+      [this, input = std::move(input)] { return CodedBackward(executor_.get(), input); },
+      std::move(done));
 }
 
 void ThreadedCompute::Drop(WorkId work) {
