@@ -456,8 +456,8 @@ void AddSwarm(std::vector<RunKey>* keys) {
   s.Integer("join_rate", &S::join_rate, 0, kAny,
             "bytes per second that a replica gives to newcomers and checkpoints; 0 = no bound");
   s.Integer("result_budget", &S::result_budget, 0, kAny,
-            "bytes of the newest decisions' results that a replica keeps, for newcomers to\n"
-            "replay; at least four results are kept");
+            "bytes of the newest decisions' results that a replica keeps while somebody catches\n"
+            "up, who replays them; at least four results. Otherwise it keeps the newest one");
   s.Duration("rebalance", &S::rebalance, true,
              "how often it is considered to move replicas to slower stages; 0s = never. One that\n"
              "was started with --stage N stays there");
