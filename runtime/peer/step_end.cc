@@ -65,6 +65,7 @@ void StepEnd::OnSeal(const Seal& seal, uint64_t request) {
     sealed.segments = *std::move(segments);
     sealed.bytes_forward = server_->bytes_forward();
     sealed.bytes_backward = server_->bytes_backward();
+    sealed.times = links_->TimesAtSeal();
     if (!seal.verify) return AnswerSeal(std::move(sealed));
     compute_->Hash([this, sealed = std::move(sealed),
                     alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<Hash128> hash) mutable {
@@ -298,6 +299,7 @@ void StepEnd::OnApply(const Apply& apply, uint64_t request) {
 
 // From here on every message is about the next step.
 void StepEnd::MoveTo(Version version) {
+  links_->TimesMove();
   server_->OnVersion(version);
   state_->OnVersion(version);
   for (auto it = rounds_.begin(); it != rounds_.end();) {

@@ -74,6 +74,10 @@ void EventLoop::CheckThread() const {
 
 absl::Time EventLoop::Now() const { return running_ ? now_ : options_.clock(); }
 
+absl::Duration EventLoop::InThisCallback() const {
+  return running_ ? options_.clock() - now_ : absl::ZeroDuration();
+}
+
 TimerId EventLoop::Schedule(absl::Duration delay, std::function<void()> callback) {
   CheckThread();
   const uint64_t sequence = next_sequence_++;

@@ -59,6 +59,7 @@ class EventLoop final : public Env {
   // Env. Now() is taken before each callback and constant within it; outside of Run it is the
   // clock.
   absl::Time Now() const override;
+  absl::Duration InThisCallback() const override;
   TimerId Schedule(absl::Duration delay, std::function<void()> callback) override;
   void Cancel(TimerId timer) override;
   uint64_t Random() override;

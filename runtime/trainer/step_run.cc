@@ -130,8 +130,10 @@ bool StepRun::Send(const Todo& todo) {
   const std::optional<Incarnation> to = ChooseFirst(todo);
   if (!to) return false;
   const bool train = todo.id.kind == WorkKind::kTrain;
+  const absl::Duration before = env_->InThisCallback();
   MicrobatchData data =
       train ? data_->Train(todo.id.step, todo.id.index) : data_->Evaluate(todo.id.index);
+  feeding_ += env_->InThisCallback() - before;
   if (!data.status.ok()) {
     wiring_->OnFinished(*to);
     Finish(data.status);
@@ -369,9 +371,13 @@ StepOutcome StepRun::Summarize() const {
   StepOutcome outcome;
   outcome.retries = retries_;
   outcome.replayed = replayed_;
+  outcome.feeding = feeding_;
   for (const auto& [incarnation, sealed] : sealed_) {
     outcome.bytes_forward += sealed.bytes_forward;
     outcome.bytes_backward += sealed.bytes_backward;
+    const Replica* replica = swarm_->Find(incarnation);
+    if (replica == nullptr) continue;
+    outcome.times.push_back({incarnation, replica->member.stage, sealed.times});
   }
   std::map<uint32_t, std::pair<double, int64_t>> losses;  // by index
   for (uint32_t stage = 0; options_.microbatches > 0 && stage < swarm_->stages(); ++stage) {

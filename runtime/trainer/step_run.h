@@ -33,6 +33,7 @@
 #include "runtime/data/data_feed.h"
 #include "runtime/env/env.h"
 #include "runtime/trainer/ledger.h"
+#include "runtime/trainer/observer.h"
 #include "runtime/trainer/segment_picker.h"
 #include "runtime/trainer/slow_work.h"
 #include "runtime/trainer/swarm.h"
@@ -49,6 +50,8 @@ struct StepOutcome {
   uint32_t replayed = 0;              // (stage, microbatch) pairs computed again
   uint64_t bytes_forward = 0;         // of boundaries, sent by those who sealed
   uint64_t bytes_backward = 0;
+  std::vector<ReplicaTimes> times;        // of those who sealed
+  absl::Duration feeding;                 // spent by reading data
   std::optional<double> evaluation_loss;  // mean over tokens
 };
 
@@ -173,6 +176,7 @@ class StepRun {
   TimerId retry_ = kNoTimer;
   uint32_t retries_ = 0;
   uint32_t replayed_ = 0;
+  absl::Duration feeding_;
 
   std::map<uint32_t, std::pair<double, int64_t>> evaluated_;  // index -> loss sum, tokens
 

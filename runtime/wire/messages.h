@@ -18,6 +18,7 @@
 #include "runtime/base/blob.h"
 #include "runtime/base/hash.h"
 #include "runtime/base/ids.h"
+#include "runtime/base/step_times.h"
 #include "runtime/env/compute.h"
 #include "runtime/env/transport.h"
 
@@ -393,6 +394,8 @@ struct Sealed {
   // Bytes of boundaries it has sent for the step's training so far, as encoded.
   uint64_t bytes_forward = 0;
   uint64_t bytes_backward = 0;
+  // From the last seal of the step before to this one; all zero where that is not known.
+  StepTimes times;
 };
 
 struct SegmentRef {

@@ -72,6 +72,8 @@ RunConfig ConfigOf(const SwarmOptions& options) {
   config.swarm.stages = options.stages;
   config.swarm.dead_after = options.dead_after;
   config.swarm.log_budget = options.log_budget;
+  config.swarm.window = options.window;
+  config.swarm.slots = options.slots;
   config.swarm.verify_every = options.verify_every;
   config.swarm.rebalance = options.rebalance;
   config.local.replicas = {options.replicas};

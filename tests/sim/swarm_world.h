@@ -35,6 +35,8 @@ struct SwarmOptions {
   int64_t checkpoint_every = 2;
   absl::Duration dead_after = absl::Seconds(5);
   int64_t log_budget = int64_t{1} << 30;            // bytes
+  int64_t window = 0;                               // swarm.window
+  int64_t slots = 0;                                // swarm.slots
   absl::Duration restart_after = absl::Seconds(1);  // of a peer that died
   uint32_t faults = 0;                 // drawn crashes and stalls of peers while the run goes on
   uint32_t leaves = 0;                 // drawn peers that are drained, and come back afterwards
