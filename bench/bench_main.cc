@@ -30,7 +30,7 @@ const std::vector<NamedSection>& Sections() {
       {"transfer", "tensors over tcp and ipc, against a plain socket program", RunTransfer},
       {"hop", "from one replica's device to the next one's, nothing computed", RunHops},
       {"commit", "the end of a step in a stage of two replicas", RunCommit},
-      {"train", "swarms of several shapes against one process", RunTraining},
+      {"training", "swarms of several shapes against one process", RunTraining},
   };
   return *all;
 }
@@ -74,14 +74,15 @@ int Main(int argc, char** argv) {
   app.add_flag("--short", options.short_form, "That it works, not how fast: fewer rounds");
   app.add_option("--rounds", options.rounds, "Of everything that is taken in turn")
       ->check(CLI::Range(1, 1000));
-  app.add_option("--shapes", options.shapes, "train: STAGESxREPLICAS of the swarms, with commas")
+  app.add_option("--shapes", options.shapes, "training: STAGESxREPLICAS of the swarms, with commas")
       ->delimiter(',')
       ->capture_default_str();
   app.add_option("--peer", options.peers,
-                 "train: NAME=COMMAND, taken in turn with the others; it prints a line of JSON "
+                 "training: NAME=COMMAND, taken in turn with the others; it prints a line of JSON "
                  "with step_s for each step, of as many tokens; repeatable")
       ->allow_extra_args(false);
-  app.add_option("--set", options.overrides, "train: section.key=value of the run file; repeatable")
+  app.add_option("--set", options.overrides,
+                 "training: section.key=value of the run file; repeatable")
       ->allow_extra_args(false);
   app.add_option("--json", json, "Write everything measured to this file");
   CLI11_PARSE(app, argc, argv);

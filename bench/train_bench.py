@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""`starling bench train` with bench/peers among the contenders.
+"""`starling bench training` with bench/peers among the contenders.
 
-    bench/train_bench.py build/starling [--peers torch,gloo-2] [any option of `starling bench train`]
+    bench/train_bench.py build/starling [--peers torch,gloo-2] [any option of `starling bench training`]
 
     torch       bench/peers/one_process.py, 2 threads
     gloo-2      bench/peers/pipeline_gloo.py, 1F1B over 2 stages, one thread each
@@ -56,7 +56,7 @@ def main():
     for name in names:
         rest += ["--peer", f"{name}={peer_command(options.python, name, '--short' in rest)}"]
     sys.stdout.flush()
-    os.execv(options.starling, [options.starling, "bench", "train", *rest])
+    os.execv(options.starling, [options.starling, "bench", "training", *rest])
 
 
 if __name__ == "__main__":
