@@ -28,6 +28,9 @@ using Section = std::function<absl::StatusOr<nlohmann::json>(const BenchOptions&
 
 // Packets over our transport against a plain socket program.
 absl::StatusOr<nlohmann::json> RunTransfer(const BenchOptions& options);
+// Half of a round trip of a message with 2 KiB of tensor, both ways through ZmqTransport over TCP
+// between two threads; microseconds, median.
+double SmallPacketUs(int trips);
 // From one replica's device to the next one's, with nothing to compute.
 absl::StatusOr<nlohmann::json> RunHops(const BenchOptions& options);
 // From the seal of a step to the end of its update, in a stage of two replicas.

@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <string>
@@ -10,7 +11,6 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "bench/bench.h"
 #include "runtime/app/child_process.h"
 #include "runtime/app/heap.h"
@@ -30,7 +30,7 @@ const std::vector<NamedSection>& Sections() {
       {"transfer", "tensors over tcp and ipc, against a plain socket program", RunTransfer},
       {"hop", "from one replica's device to the next one's, nothing computed", RunHops},
       {"commit", "the end of a step in a stage of two replicas", RunCommit},
-      {"train", "swarms of several shapes against one process", RunTraining},
+      {"training", "swarms of several shapes against one process", RunTraining},
   };
   return *all;
 }
@@ -74,17 +74,26 @@ int Main(int argc, char** argv) {
   app.add_flag("--short", options.short_form, "That it works, not how fast: fewer rounds");
   app.add_option("--rounds", options.rounds, "Of everything that is taken in turn")
       ->check(CLI::Range(1, 1000));
-  app.add_option("--shapes", options.shapes, "train: STAGESxREPLICAS of the swarms, with commas")
+  app.add_option("--shapes", options.shapes, "training: STAGESxREPLICAS of the swarms, with commas")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->capture_default_str();
   app.add_option("--peer", options.peers,
-                 "train: NAME=COMMAND, taken in turn with the others; it prints a line of JSON "
+                 "training: NAME=COMMAND, taken in turn with the others; it prints a line of JSON "
                  "with step_s for each step, of as many tokens; repeatable")
       ->allow_extra_args(false);
-  app.add_option("--set", options.overrides, "train: section.key=value of the run file; repeatable")
+  app.add_option("--set", options.overrides,
+                 "training: section.key=value of the run file; repeatable")
       ->allow_extra_args(false);
   app.add_option("--json", json, "Write everything measured to this file");
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& asked) {  // --help
+    return app.exit(asked);
+  } catch (const CLI::ParseError& error) {
+    std::fprintf(stderr, "starling: %s; see starling bench --help\n", error.what());
+    return 2;
+  }
   if (what.empty()) what = names;
   options.program = StarlingProgram();
   nlohmann::json results;
@@ -95,7 +104,7 @@ int Main(int argc, char** argv) {
     if (std::find(what.begin(), what.end(), section.name) == what.end()) continue;
     const absl::StatusOr<nlohmann::json> result = section.run(options);
     if (!result.ok()) {
-      std::fprintf(stderr, "starling bench: %s: %s\n", section.name,
+      std::fprintf(stderr, "starling: bench %s: %s\n", section.name,
                    std::string(result.status().message()).c_str());
       return 1;
     }
@@ -110,7 +119,7 @@ int Main(int argc, char** argv) {
   std::ofstream file(json);
   file << results.dump(1) << "\n";
   if (file.flush()) return 0;
-  std::fprintf(stderr, "starling bench: cannot write %s\n", json.c_str());
+  std::fprintf(stderr, "starling: cannot write %s\n", json.c_str());
   return 1;
 }
 

@@ -6,9 +6,10 @@
 // compute thread, mailbox, reactor, stage server, wiring, encoding, ZeroMQ's thread, the socket,
 // ZeroMQ's thread there, reactor, decoding, stage server, mailbox, compute thread.
 //
-// Beside it, in turn: a wake-up of one thread by another through an eventfd, and a small message
-// through a plain TCP connection, each as half of a round trip. A hop takes four wake-ups (device
-// to reactor, reactor to ZeroMQ's thread, that to the reactor, reactor to device) and one message.
+// Beside it, in turn, each as half of a round trip between two threads: a wake-up through an
+// eventfd, and 2 KiB through a plain TCP connection (what no hop can do without: four of the one,
+// one of the other); a piece of work through a Worker's mailboxes, and a message with 2 KiB through
+// ZmqTransport, encoded and decoded (what a hop is made of: two of the one, one of the other).
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -28,6 +29,8 @@
 #include "bench/loopback_run.h"
 #include "runtime/base/check.h"
 #include "runtime/base/status_macros.h"
+#include "runtime/reactor/event_loop.h"
+#include "runtime/reactor/worker.h"
 #include "stages/emulated_executor.h"
 
 namespace starling::bench {
@@ -108,6 +111,22 @@ double WakeUpUs(int trips) {
   return us;
 }
 
+// Half of the way from the reactor to a worker thread and back, through its mailboxes.
+double WorkerUs(int trips) {
+  EventLoop loop;
+  Worker worker(&loop, Worker::Options());
+  std::vector<double> us;
+  for (int i = 0; i < trips; ++i) {
+    bool done = false;
+    const Clock::time_point begin = Clock::now();
+    worker.Run<int>([]() -> absl::StatusOr<int> { return 0; },
+                    [&done](const absl::StatusOr<int>&) { done = true; });
+    loop.RunUntil([&done] { return done; }, absl::Seconds(10));
+    us.push_back(1e6 * Seconds(Clock::now() - begin) / 2);
+  }
+  return Median(std::move(us));
+}
+
 double SmallMessageUs(int trips) {
   int fds[2];
   ConnectTcp(fds);
@@ -134,13 +153,16 @@ absl::StatusOr<nlohmann::json> RunHops(const BenchOptions& options) {
   // The first step does not count.
   const int steps = 2 + static_cast<int>(options.short_form ? 1 : kHops / hops_per_step);
   const int trips = options.short_form ? 500 : 5000;
-  std::printf("\nA hop beyond its bytes, microseconds\n%-6s %8s %9s %9s %7s %7s %9s %9s\n", "round",
-              "hops", "median", "90 %", "fwd", "bwd", "wake-up", "message");
+  std::printf(
+      "\nA hop beyond its bytes, microseconds\n%-6s %8s %9s %9s %7s %7s | %7s %7s %7s %9s\n",
+      "round", "hops", "median", "90 %", "fwd", "bwd", "wake-up", "tcp", "worker", "transport");
   nlohmann::json rows = nlohmann::json::array();
   std::vector<double> medians;
   for (int round = 1; round <= rounds; ++round) {
     const double wake_up = WakeUpUs(trips);
     const double message = SmallMessageUs(trips);
+    const double worker = WorkerUs(trips);
+    const double transport = SmallPacketUs(trips);
     LoopbackOptions run;
     run.program = options.program;
     run.run_toml = RunToml(steps);
@@ -153,9 +175,9 @@ absl::StatusOr<nlohmann::json> RunHops(const BenchOptions& options) {
     std::vector<double> all = forward;
     all.insert(all.end(), backward.begin(), backward.end());
     medians.push_back(Median(all));
-    std::printf("%-6d %8zu %9.1f %9.1f %7.1f %7.1f %9.1f %9.1f\n", round, all.size(),
+    std::printf("%-6d %8zu %9.1f %9.1f %7.1f %7.1f | %7.1f %7.1f %7.1f %9.1f\n", round, all.size(),
                 medians.back(), Quantile(all, 0.9), Median(forward), Median(backward), wake_up,
-                message);
+                message, worker, transport);
     std::fflush(stdout);
     rows.push_back({{"hops", all.size()},
                     {"median_us", medians.back()},
@@ -163,7 +185,9 @@ absl::StatusOr<nlohmann::json> RunHops(const BenchOptions& options) {
                     {"forward_us", Median(forward)},
                     {"backward_us", Median(backward)},
                     {"wake_up_us", wake_up},
-                    {"message_us", message}});
+                    {"tcp_us", message},
+                    {"worker_us", worker},
+                    {"transport_us", transport}});
   }
   std::printf("median of the rounds %.1f us; goal: at most %.0f\n", Median(medians), kGoalUs);
   return nlohmann::json{{"rounds", rows}, {"median_us", Median(medians)}, {"goal_us", kGoalUs}};

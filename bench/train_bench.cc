@@ -58,7 +58,8 @@ std::string RunToml(const ScratchFolder& scratch, int steps) {
   return absl::StrCat(
       "[model]\npreset = \"gpt\"\nlayers = 6\nwidth = 384\nheads = 6\ncontext = 128\n",
       "[data]\ntext = [\"", scratch.text(), "\"]\n[train]\nsteps = ", steps,
-      "\nglobal_batch = 32\nmicrobatch = 2\neval_every = 0\n[optimizer]\nlr = 1e-3\n",
+      "\nglobal_batch = 32\nmicrobatch = 2\neval_every = 0\n[optimizer]\nlr = "
+      "1e-3\n[swarm]\nstages = 1\n",
       "[checkpoint]\nevery = 0\n");
 }
 

@@ -144,6 +144,35 @@ struct Way {
 
 }  // namespace
 
+double SmallPacketUs(int trips) {
+  EventLoop loop;
+  auto transport = ZmqTransport::Create(&loop, OptionsFor(Wire::kTcp, "sender"));
+  STARLING_CHECK_MSG(transport.ok(), std::string(transport.status().message()));
+  size_t back = 0;
+  OnPacketFn handler([&](const Packet&) { ++back; });
+  (*transport)->SetHandler(&handler);
+  Endpoint to;
+  bool bound = false;
+  Receiver receiver(Wire::kTcp, true, (*transport)->address(), [&](Endpoint address) {
+    loop.Post([&, address = std::move(address)] {
+      to = address;
+      bound = true;
+    });
+  });
+  loop.RunUntil([&bound] { return bound; }, absl::Seconds(10));
+  const Blob tensor = MutableBlob::Zeros(DType::kF32, {512}).Freeze();
+  std::vector<double> us;
+  for (int i = 0; i < trips; ++i) {
+    const Clock::time_point begin = Clock::now();
+    const absl::Status sent =
+        (*transport)->Send(to, Channel::kBulk, EncodeMessage(ResultOf(tensor)));
+    STARLING_CHECK_MSG(sent.ok(), std::string(sent.message()));
+    loop.RunUntil([&back, i] { return back > static_cast<size_t>(i); }, absl::Seconds(10));
+    us.push_back(1e6 * Seconds(Clock::now() - begin) / 2);
+  }
+  return Median(std::move(us));
+}
+
 absl::StatusOr<nlohmann::json> RunTransfer(const BenchOptions& options) {
   const int rounds = options.rounds > 0 ? options.rounds : options.short_form ? 1 : 5;
   const size_t total = (options.short_form ? size_t{128} : size_t{768}) << 20;

@@ -79,10 +79,10 @@ class Network:
         return ["ip", "netns", "exec", self.prefix + str(host), *command]
 
     def close(self):
-        for host in range(self.hosts):
-            subprocess.run(["ip", "netns", "del", self.prefix + str(host)], capture_output=True)
         self.router.stdin.close()
         self.router.wait()
+        for host in range(self.hosts):
+            subprocess.run(["ip", "netns", "del", self.prefix + str(host)], capture_output=True)
 
     def __enter__(self):
         return self

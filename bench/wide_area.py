@@ -7,7 +7,7 @@ Devices only take time (`--device emulated:...`), so that two cores can be sever
 takes its contenders in turn, `--rounds` times; of a run the median of its steps counts, without the first,
 of the rounds the median.
 
-overlap     3 stages of 1 replica, 96 microbatches per step of 100 ms at each stage, boundaries of 512 KiB
+overlap     3 stages of 1 replica, 112 microbatches per step of 200 ms at each stage, boundaries of 512 KiB
             each way, little state, no delayed commit. On loopback, and with 100 Mbit/s and 50 ms one way per
             peer: the share of tokens/s that is left. Beside it SWARM's law for the same figures,
             Tc / (Tc + Tnet + RTT): it computes, sends and waits one after the other.
@@ -114,7 +114,7 @@ def gloo_run(options, shape, stages, pipelines=1, network=None, slow=-1):
 
 def overlap(options):
     mbit, delay_ms, stages = 100, 50, 3
-    shape = Shape(layers=3, width=512, context=256, microbatches=96, microbatch_ms=100,
+    shape = Shape(layers=3, width=512, context=256, microbatches=112, microbatch_ms=200,
                   steps=3 if options.short else 4)
     window = "[swarm]\nstages = %d\nwindow = 24\nrebalance = \"0s\"\n" % stages
     rates = {"loopback": [], "wide area": []}
