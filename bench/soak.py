@@ -7,8 +7,8 @@ A swarm of 2 stages of 2 replicas with LibTorch trains for so long; every few se
 each replica is read. The bound of a replica's peak: LibTorch's floor (a replica that has not been let in
 anywhere), parameters, gradients and both moments in fp32, what is kept for the backward of as many
 microbatches as can be under way at once (of a block per token: 16 widths, and 2.5 * heads * context of
-attention, in fp32; an estimate), swarm.result_budget (64 MB here; 256 MiB unless told otherwise), and 150 MB. The growth is the slope of a straight line through the samples
-after `--settle` minutes, per hour; goal: at most 1 MB. Runs shorter than that say so.
+attention, in fp32; an estimate), and 150 MB. The growth is the slope of a straight line through the samples after
+`--settle` minutes, per hour; goal: at most 1 MB.
 """
 
 import argparse
@@ -22,7 +22,6 @@ import time
 import swarm as starling
 
 LAYERS, WIDTH, HEADS, CONTEXT, MICROBATCH, WINDOW = 6, 384, 6, 128, 2, 8
-RESULTS = 64000000  # swarm.result_budget: of decisions' results that are kept for joiners
 SPARE = 150e6
 
 CONFIG = """
@@ -43,8 +42,7 @@ lr = 1e-3
 [swarm]
 stages = 2
 window = %d
-result_budget = %d
-""" % (LAYERS, WIDTH, HEADS, CONTEXT, MICROBATCH, WINDOW, RESULTS)
+""" % (LAYERS, WIDTH, HEADS, CONTEXT, MICROBATCH, WINDOW)
 
 
 def resident(pid, key):
@@ -74,7 +72,7 @@ def bound(floor, parameters, layers):
     kept = 4 * tokens * layers * (16 * WIDTH + 2.5 * HEADS * CONTEXT)
     return {"floor": floor, "parameters, gradients, moments": 16 * parameters,
             "%d microbatches under way" % WINDOW: WINDOW * kept,
-            "results for joiners": RESULTS, "spare": SPARE}
+            "spare": SPARE}
 
 
 def parameters_of(log):
