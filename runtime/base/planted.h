@@ -30,6 +30,8 @@ enum class Bug : uint8_t {
   kServeBeforeCaughtUp,  // a joiner serves with the state it was sent, steps later too
   kNeverRepeat,          // a request is sent once
   kContestedAsBaton,     // contested work is passed on, and added, as if it were not
+  kForgetTiedStage,      // a tie's round sums one of its stages, and expects no more
+  kApplyWithoutTie,      // the last stage of a tie applies what its own replica has
 };
 
 #ifdef STARLING_PLANT_BUGS

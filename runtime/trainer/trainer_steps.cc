@@ -32,7 +32,7 @@ void Trainer::BeginStep() {
   step.window = options_.config.swarm.window > 0
                     ? static_cast<uint32_t>(options_.config.swarm.window)
                     : 2 * static_cast<uint32_t>(swarm_.replicas().size());
-  for (const StageLayout& layout : options_.layouts) step.stage_sizes.push_back(layout.size);
+  step.groups = groups_;
   step.round_encoding = options_.config.codec.round;
   step.tokens = train.global_batch * options_.config.model.context;
   step.pace = &pace_;
@@ -139,13 +139,17 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
   OnAdmissionChanged();
 }
 
-// Each stage hears of its own round only: what is told grows with the swarm, not with its square.
+// Each stage hears of its own rounds only: what is told grows with the swarm, not with its square.
 void Trainer::SendApply(const Decision& decision) {
   for (uint32_t stage = 0; stage < swarm_.stages(); ++stage) {
     Apply apply{decision};
     auto& groups = apply.decision.groups;
     groups.erase(std::remove_if(groups.begin(), groups.end(),
-                                [stage](const GroupOutcome& g) { return g.round.group != stage; }),
+                                [this, stage](const GroupOutcome& outcome) {
+                                  const uint32_t group = outcome.round.group;
+                                  return group >= groups_.size() ||
+                                         !Concerns(groups_[group], StageId{stage});
+                                }),
                  groups.end());
     for (const Incarnation& incarnation : swarm_.OfStage(StageId{stage})) {
       swarm_.Ask(incarnation, apply, [this, incarnation](const Message& reply) {
