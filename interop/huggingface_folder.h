@@ -37,8 +37,9 @@ class HuggingFaceFolder {
   // What is not taken over as it is, for the user.
   const std::vector<std::string>& notices() const { return config_.notices; }
 
-  // The state of a stage of config().model, also where the run unties what is tied there, f32 [kStatePlanes * layout.size], in pieces: parameters
-  // as they are there, gaps and moments zero. Memory: one matrix, of those that are transposed.
+  // The state of a stage of config().model, also where the run unties what is tied there, f32
+  // [kStatePlanes * layout.size], in pieces: parameters as they are there, gaps and moments zero.
+  // Memory: one matrix, of those that are transposed.
   absl::Status AppendState(const StageLayout& layout, const AppendBytes& append) const;
 
  private:

@@ -1,5 +1,5 @@
-// PieceStore: what a member of one group's rounds in a step keeps until the step is over, so that the
-// round after a death moves only what changed.
+// PieceStore: what a member of one group's rounds in a step keeps until the step is over, so that
+// the round after a death moves only what changed.
 //
 // A piece is named by (sender, the segments it sums, part): it is the same in every round of the
 // step, because parts are cut once (KeepParts). An owner keeps the pieces that it got, a sender

@@ -12,10 +12,9 @@
 namespace starling {
 
 StageLayout MakeLayout(std::vector<TensorSpec> tensors) {
-  std::sort(tensors.begin(), tensors.end(),
-            [](const TensorSpec& a, const TensorSpec& b) {
-              return std::tie(a.tie, a.name) < std::tie(b.tie, b.name);
-            });
+  std::sort(tensors.begin(), tensors.end(), [](const TensorSpec& a, const TensorSpec& b) {
+    return std::tie(a.tie, a.name) < std::tie(b.tie, b.name);
+  });
   StageLayout layout;
   std::set<std::string> names;
   for (TensorSpec& tensor : tensors) {

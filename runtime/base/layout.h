@@ -31,8 +31,8 @@ struct TensorSpec {
   // number, from 0 on. Checkpoints have it once, from the stage where `stored` is true.
   int tie = kNoTie;
   bool stored = true;
-  int64_t offset = 0;     // elements from the start of the flat run
-  int64_t count = 0;      // elements
+  int64_t offset = 0;  // elements from the start of the flat run
+  int64_t count = 0;   // elements
 };
 
 constexpr int64_t kTensorAlignment = 16;  // elements: 64 bytes

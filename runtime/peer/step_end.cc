@@ -141,8 +141,8 @@ void StepEnd::ReadFor(const RoundPlan& plan, const PieceStore::Contribution& own
   }
   own_sum_ = std::make_shared<OwnSum>(OwnSum{own, std::nullopt, {plan}});
   compute_->Read(plan.id.step, std::move(segments),
-                 [this, asked = own_sum_, life = std::weak_ptr<bool>(step_life_)](
-                     const absl::StatusOr<SegmentSum>& sum) {
+                 [this, asked = own_sum_,
+                  life = std::weak_ptr<bool>(step_life_)](const absl::StatusOr<SegmentSum>& sum) {
                    if (!life.expired()) OnRead(asked.get(), sum);  // else the step ended without it
                  });
 }
@@ -276,12 +276,11 @@ bool StepEnd::Send(const RoundSend& send) {
   if (piece == nullptr) return links_->AskMember(send.to, std::get<Result>(send.message), nullptr);
   const uint32_t group = piece->round.group;
   if (pieces_[group].IsDelivered(send.to, piece->part, piece->segments)) return true;
-  return links_->AskMember(
-      send.to, *piece,
-      [this, group, to = send.to, part = piece->part, segments = piece->segments,
-       life = std::weak_ptr<bool>(step_life_)] {
-        if (!life.expired()) pieces_[group].Delivered(to, part, segments);
-      });
+  return links_->AskMember(send.to, *piece,
+                           [this, group, to = send.to, part = piece->part,
+                            segments = piece->segments, life = std::weak_ptr<bool>(step_life_)] {
+                             if (!life.expired()) pieces_[group].Delivered(to, part, segments);
+                           });
 }
 
 void StepEnd::FailRound(RoundId id, const absl::Status& status) {

@@ -107,7 +107,7 @@ class StepEnd {
   std::vector<SegmentSummary> sealed_;
   std::map<RoundId, Round> rounds_;
   std::map<uint32_t, PieceStore> pieces_;  // by group, of all rounds of the step
-  std::shared_ptr<OwnSum> own_sum_;  // the newest asked for
+  std::shared_ptr<OwnSum> own_sum_;        // the newest asked for
   // Acknowledgements of its pieces may come when it is over: they hold a weak reference to this.
   std::shared_ptr<bool> step_life_ = std::make_shared<bool>(true);
   Version applying_{0};

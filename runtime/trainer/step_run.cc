@@ -374,9 +374,9 @@ void StepRun::OnReduced(Incarnation from, const Reduced& reduced) {
 // What cannot be followed (a segment that is not there, or spoiled) is sealed and tried again;
 // wrong numbers are not.
 void StepRun::OnRoundFailed(Incarnation from, const Reduced& reduced) {
-  const std::string what =
-      absl::StrCat("the all-reduce of ", ToString(options_.groups[reduced.round.group]), " in step ",
-                   Value(options_.step), " failed at ", ToString(from), ": ", reduced.error);
+  const std::string what = absl::StrCat(
+      "the all-reduce of ", ToString(options_.groups[reduced.round.group]), " in step ",
+      Value(options_.step), " failed at ", ToString(from), ": ", reduced.error);
   if (reduced.code == absl::StatusCode::kDataLoss || ++failed_rounds_ > kRoundTries) {
     return Finish(absl::DataLossError(what));
   }

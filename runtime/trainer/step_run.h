@@ -59,9 +59,9 @@ class StepRun {
     Step step{0};
     uint32_t microbatches = 0;  // 0: only evaluate
     bool evaluate = false;
-    uint32_t window = 1;               // microbatches in flight
-    bool verify = false;               // replicas hash their state in memory at the seal
-    int64_t microbatch_tokens = 0;     // of a full one; for replica speeds
+    uint32_t window = 1;                 // microbatches in flight
+    bool verify = false;                 // replicas hash their state in memory at the seal
+    int64_t microbatch_tokens = 0;       // of a full one; for replica speeds
     std::vector<ParameterGroup> groups;  // by their numbers; each stage's own come first
     Encoding round_encoding = Encoding::kRaw;
     int64_t tokens = 1;  // of the step, about: scales what is rounded to 16 bits

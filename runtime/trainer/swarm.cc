@@ -88,9 +88,8 @@ void Swarm::SendViews() {
   ++view_number_;
   for (uint32_t stage = 0; stage < stages_; ++stage) {
     const std::set<uint32_t>& near = near_[stage];
-    const bool concerned = std::any_of(near.begin(), near.end(), [this](uint32_t other) {
-      return changed_.count(other) > 0;
-    });
+    const bool concerned = std::any_of(
+        near.begin(), near.end(), [this](uint32_t other) { return changed_.count(other) > 0; });
     if (!concerned) continue;
     View view;
     view.number = view_number_;

@@ -94,7 +94,7 @@ TEST_F(ShardTest, ShardsOfSeveralWritersBecomeOneCheckpoint) {
 }
 
 TEST_F(ShardTest, TiedParameterIsStoredOnceAndLoadedByEveryStageOfAnyCut) {
-  const std::vector<StageLayout> layouts = TiedLayouts({1, 1, 1});
+  const std::vector<StageLayout> layouts = testing::TiedLayouts({1, 1, 1});
   ASSERT_TRUE(store_.Save(disk_, Meta(50), Parts(layouts, 7)).ok());
   const CheckpointInfo info = store_.At(Era{0}, Version{50});
   const auto manifest = LoadManifest(disk_, info);
@@ -108,7 +108,7 @@ TEST_F(ShardTest, TiedParameterIsStoredOnceAndLoadedByEveryStageOfAnyCut) {
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_THAT(report->problems, IsEmpty());
   for (const std::vector<int>& cut : std::vector<std::vector<int>>{{1, 1, 1}, {2, 1}, {3}}) {
-    const std::vector<StageLayout> other = TiedLayouts(cut);
+    const std::vector<StageLayout> other = testing::TiedLayouts(cut);
     EXPECT_TRUE(CheckModelShape(info, *manifest, other).ok());
     for (const StageLayout& layout : other) {
       const auto state = LoadStage(disk_, info, layout);

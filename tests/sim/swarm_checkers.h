@@ -3,10 +3,12 @@
 //
 //   I1 every decided step has exactly the loss and gradient norms of one machine (SimReference),
 //      every lane is right, and what the journal saw added to the segments it names covers each
-//      microbatch once, at every stage of a parameter group; what a replica applies is bit for bit the sum, in the plan's order, of what
-//      the journal saw added, and only after the decision was taken
+//      microbatch once, at every stage of a parameter group; what a replica applies is bit for bit
+//      the sum, in the plan's order, of what the journal saw added, and only after the decision was
+//      taken
 //   I2 one (stage, updates) has one hash of its tensors, on whatever replica, in whatever era, what
-//      stages share is the same at all of them, and one (stage, era, version) one hash of everything
+//      stages share is the same at all of them, and one (stage, era, version) one hash of
+//      everything
 //   I3 record numbers, epochs, eras, and versions within an era only grow, in the log, at the
 //      trainer and at every peer; no incarnation comes twice; nobody is at a version that is not
 //      decided
@@ -110,7 +112,7 @@ class SwarmCheckers : public TrainerObserver {
   std::set<Incarnation> left_;
   std::tuple<uint64_t, Epoch, Era, Step> newest_{0, Epoch{0}, Era{0}, Step{0}};
   std::map<std::pair<uint32_t, uint32_t>, Hash128> hashes_;  // of tensors, by (stage, updates)
-  std::map<uint32_t, Hash128> tied_hashes_;  // of what stages share, by updates
+  std::map<uint32_t, Hash128> tied_hashes_;                  // of what stages share, by updates
   // What a decision makes of a (stage, step): the hash of the summed gradient, one per era.
   std::map<std::pair<uint32_t, Step>, std::set<Hash128>> sums_;
   // As replicas name their states: by (stage, era, version).

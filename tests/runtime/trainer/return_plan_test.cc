@@ -50,8 +50,9 @@ Returnee Holding(uint32_t counter, uint32_t stage, uint32_t round, Hash128 hash)
 }
 
 TEST(ReturnPlan, ReplicasAtTheVersionServeAndThoseWithTheResultFinish) {
-  const ReturnPlan plan = PlanReturn(
-      Newest(), 2, kGroups, {At(1, 0, 5), Holding(2, 0, 2, kHash), Holding(3, 1, 2, kHash), At(4, 1, 4)});
+  const ReturnPlan plan =
+      PlanReturn(Newest(), 2, kGroups,
+                 {At(1, 0, 5), Holding(2, 0, 2, kHash), Holding(3, 1, 2, kHash), At(4, 1, 4)});
   EXPECT_FALSE(plan.missing);
   EXPECT_THAT(plan.serve, ElementsAre(Replica(1), Replica(2), Replica(3)));
   EXPECT_EQ(plan.finish, 2u);
@@ -105,8 +106,9 @@ TEST(ReturnPlan, StateOfAnotherEraDoesNotCount) {
 }
 
 TEST(ReturnPlan, OfDifferentStatesTheMajorityServes) {
-  EXPECT_THAT(PlanReturn(Newest(), 1, kGroups, {At(1, 0, 5, kOther), At(2, 0, 5), At(3, 0, 5)}).serve,
-              ElementsAre(Replica(2), Replica(3)));
+  EXPECT_THAT(
+      PlanReturn(Newest(), 1, kGroups, {At(1, 0, 5, kOther), At(2, 0, 5), At(3, 0, 5)}).serve,
+      ElementsAre(Replica(2), Replica(3)));
 }
 
 TEST(ReturnPlan, OfTwoThatDifferNobodyServesUnlessTheHashIsKnown) {
