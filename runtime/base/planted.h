@@ -31,7 +31,7 @@ enum class Bug : uint8_t {
   kNeverRepeat,          // a request is sent once
   kContestedAsBaton,     // contested work is passed on, and added, as if it were not
   kForgetTiedStage,      // a tie's round sums one of its stages, and expects no more
-  kApplyWithoutTie,      // the last stage of a tie applies what its own replica has
+  kApplyWithoutTie,      // of a tie a replica applies what it has summed itself
 };
 
 #ifdef STARLING_PLANT_BUGS
