@@ -47,6 +47,7 @@ Peer::Peer(Options options, Env* env, Transport* transport, ComputeFactory make_
       outbox_(env, transport, Outbox::Options()),
       trainer_address_(options_.trainer),
       wanted_(options_.stage) {
+  STARLING_CHECK(options_.layout_of != nullptr);
   transport_->SetHandler(this);
 }
 
