@@ -21,6 +21,7 @@
 #include "runtime/reactor/compute_thread.h"
 #include "runtime/reactor/event_loop.h"
 #include "runtime/reactor/zmq_transport.h"
+#include "stages/model_layout.h"
 
 namespace starling::bench {
 namespace {
@@ -113,6 +114,9 @@ class PeerThread {
     peer_options.host = HostName();
     peer_options.pid = static_cast<uint64_t>(getpid());
     peer_options.device = "bench";
+    peer_options.layout_of = [](const RunConfig& config, StageId at) {
+      return ModelStageLayout(config.model, StageRanges(config)[Value(at)]);
+    };
     STARLING_ASSIGN_OR_RETURN(const std::unique_ptr<ZmqTransport> transport,
                               ZmqTransport::Create(&loop, ZmqTransport::Options()));
     bool ended = false;

@@ -62,7 +62,7 @@ TorchModel::TorchModel(const ModelConfig& config, LayerRange range, const StageL
   };
   embed_ = find("embed.weight");
   position_ = find("position.weight");
-  head_ = linear("head");
+  head_ = linear(config.tie_embeddings ? "embed" : "head");
   norm_ = linear("norm");
   for (int64_t index = range.begin; index < range.end; ++index) {
     const std::string prefix = "layers." + std::to_string(index) + ".";

@@ -137,7 +137,7 @@ void RunRecords::OnEvaluation(Version version, double loss) {
 void PrintRunHeader(const RunPlan& plan) {
   const ModelConfig& model = plan.config.model;
   int64_t parameters = 0;
-  for (const StageLayout& layout : plan.layouts) parameters += layout.parameter_count();
+  for (const StageLayout& layout : plan.layouts) parameters += layout.stored_count();
   PrintLine(absl::StrCat("run ", plan.directory));
   PrintLine(absl::StrCat("model: ", FormatCount(parameters), " parameters, ",
                          Plural(model.layers, "layer"), " of width ", model.width, ", context ",

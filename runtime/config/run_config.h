@@ -31,7 +31,8 @@ struct ModelConfig {
   NormKind norm = NormKind::kRmsNorm;
   MlpKind mlp = MlpKind::kSwiGlu;
   PositionKind position = PositionKind::kRope;
-  bool bias = false;  // in linear layers (and LayerNorm's offset)
+  bool bias = false;            // in linear layers (and LayerNorm's offset)
+  bool tie_embeddings = false;  // the head's matrix is the embedding's
   double rope_theta = 10000.0;
   double norm_epsilon = 1e-5;
   double dropout = 0.0;

@@ -348,6 +348,10 @@ void AddModel(std::vector<RunKey>* keys) {
                          {{"learned", PositionKind::kLearned}, {"rope", PositionKind::kRope}},
                          "\"learned\" or \"rope\" (rotary; needs an even width / heads)");
   m.Bool("bias", &C::bias, "biases in linear layers and in layernorm");
+  m.Bool(
+      "tie_embeddings", &C::tie_embeddings,
+      "the head is the embedding's matrix (GPT-2 does so, which no preset sets): where the model\n"
+      "is cut, the first and the last stage train it together");
   m.Real("rope_theta", &C::rope_theta, Positive, kPositive, "base of the rotary frequencies");
   m.Real("norm_epsilon", &C::norm_epsilon, Positive, kPositive, "added under the norm's root");
   m.Real("dropout", &C::dropout, BelowOne, kBelowOne, "share of activations dropped in training");

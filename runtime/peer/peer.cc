@@ -18,12 +18,13 @@ constexpr absl::Duration kLookAgain = absl::Milliseconds(20);  // whether an upd
 constexpr absl::Duration kLeaveWait = absl::Seconds(2);
 constexpr size_t kUnknownSenderBound = 256;
 
-// The same numbers are made of it: what was made for one can go on with the other.
+// The same numbers are made of it, in the same groups: what was made for one can go on with the
+// other.
 bool SameStage(const RunConfig& a, const RunConfig& b, StageId stage) {
   const size_t s = Value(stage);
   const std::vector<LayerRange> before = StageRanges(a);
   const std::vector<LayerRange> after = StageRanges(b);
-  if (s >= before.size() || s >= after.size() || before[s].begin != after[s].begin ||
+  if (s >= before.size() || before.size() != after.size() || before[s].begin != after[s].begin ||
       before[s].end != after[s].end) {
     return false;
   }
@@ -47,6 +48,7 @@ Peer::Peer(Options options, Env* env, Transport* transport, ComputeFactory make_
       outbox_(env, transport, Outbox::Options()),
       trainer_address_(options_.trainer),
       wanted_(options_.stage) {
+  STARLING_CHECK(options_.layout_of != nullptr);
   transport_->SetHandler(this);
 }
 
@@ -186,7 +188,9 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
     if (!compute.ok()) return Exit(compute.status(), std::string(compute.status().message()));
     compute_ = std::make_unique<MeteredCompute>(*std::move(compute), env_, &clock_);
     MakeKeeper();
-    step_end_ = std::make_unique<StepEnd>(stage_, keeper_.get(), compute_.get(), peer_links);
+    step_end_ = std::make_unique<StepEnd>(
+        GroupRangesOf(options_.layout_of(config_, stage_), stage_, config_.stage_count()),
+        keeper_.get(), compute_.get(), peer_links);
   }
   StageServer::Options serve;
   serve.stage = stage_;

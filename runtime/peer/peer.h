@@ -61,7 +61,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
     // What it writes its part of checkpoints with, where the run has replicas do so. Null: it does
     // not.
     Files* files = nullptr;
-    std::function<StageLayout(const RunConfig&, StageId)> layout_of;  // needed beside `files`
+    std::function<StageLayout(const RunConfig&, StageId)> layout_of;  // of a stage's flat run
   };
   // Makes the numbers of a stage, once it is known which.
   using ComputeFactory =

@@ -178,6 +178,7 @@ class Trainer : public TransportHandler {
 
   Phase phase_ = Phase::kGathering;
   Version version_{0};  // the newest decided
+  const std::vector<ParameterGroup> groups_;
   Swarm swarm_;
   Admission admission_;
   Departures departures_;

@@ -75,7 +75,7 @@ void Trainer::BeginStep() {
   step.verify = verify_every > 0 && Value(step.step) % static_cast<uint64_t>(verify_every) == 0;
   step.microbatch_tokens = train.microbatch * options_.config.model.context;
   step.window = Window();
-  for (const StageLayout& layout : options_.layouts) step.stage_sizes.push_back(layout.size);
+  step.groups = groups_;
   step.round_encoding = options_.config.codec.round;
   step.tokens = train.global_batch * options_.config.model.context;
   step.pace = &pace_;
@@ -187,13 +187,17 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
   OnAdmissionChanged();
 }
 
-// Each stage hears of its own round only: what is told grows with the swarm, not with its square.
+// Each stage hears of its own rounds only: what is told grows with the swarm, not with its square.
 void Trainer::SendApply(const Decision& decision) {
   for (uint32_t stage = 0; stage < swarm_.stages(); ++stage) {
     Apply apply{decision};
     auto& groups = apply.decision.groups;
     groups.erase(std::remove_if(groups.begin(), groups.end(),
-                                [stage](const GroupOutcome& g) { return g.round.group != stage; }),
+                                [this, stage](const GroupOutcome& outcome) {
+                                  const uint32_t group = outcome.round.group;
+                                  return group >= groups_.size() ||
+                                         !Concerns(groups_[group], StageId{stage});
+                                }),
                  groups.end());
     for (const Incarnation& incarnation : swarm_.OfStage(StageId{stage})) {
       swarm_.Ask(incarnation, apply, [this, incarnation](const Message& reply) {

@@ -154,8 +154,8 @@ struct Member {
   bool draining = false;  // about to leave: new work goes to others, if there are any
 };
 
-// trainer -> peer: who serves. `number` grows with every change. Holds the peer's own stage and the
-// stages next to it, not everyone.
+// trainer -> peer: who serves. `number` grows with every change. Holds the peer's own stage, those
+// next to it and those that it shares parameters with, not everyone.
 struct View {
   uint64_t number = 0;
   std::vector<Member> members;
@@ -195,7 +195,7 @@ struct ResultRecord {
   Version version{0};     // the one it made
   bool skip = false;      // only the version moves: there are no bytes, and before == after
   UpdateScalars scalars;
-  Hash128 result_hash;  // GroupOutcome::result_hash
+  Hash128 result_hash;  // of GroupOutcome; of several groups the hash of theirs
   Hash128 before;       // state hashes
   Hash128 after;
 };

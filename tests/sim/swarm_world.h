@@ -60,6 +60,8 @@ struct SwarmOptions {
   // Boundaries in int8, rounded stochastically, and rounds in bf16. The virtual model's numbers are
   // such that nothing is lost by it but in the gaps between tensors.
   bool lossy = false;
+  // The first and the last stage share a parameter, where there are two stages or more.
+  bool tied = false;
   // A planted mistake: a restarted trainer does not know of the newest decision.
   bool forget_newest_decision = false;
 
