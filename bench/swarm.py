@@ -25,12 +25,16 @@ every = 0
 
 
 class Replica:
-    """A `starling stage` process."""
+    """A `starling stage` process; on an emulated network on a host of its own."""
 
     def __init__(self, swarm, stage, device, extra=()):
         self.stage = stage
         command = [swarm.program, "stage", "--join", swarm.address, "--stage", str(stage),
                    "--device", device, "--threads", "1", *extra]
+        if swarm.network:
+            host = len(swarm.replicas) + 1
+            command += ["--listen", "tcp://%s:*" % swarm.network.address(host)]
+            command = swarm.network.command(host, command)
         self.log = open(os.path.join(swarm.folder, "replica-%d.log" % len(swarm.replicas)), "w")
         self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT)
         swarm.replicas.append(self)
@@ -49,14 +53,15 @@ class Replica:
 
 
 class Swarm:
-    """A run whose trainer starts no replicas.
+    """A run whose trainer starts no replicas. On an emulated network (wan.py) it is on host 0.
 
     Lines of metrics.jsonl are given the wall time at which they were there, within a millisecond
     or two: `decided[step]`.
     """
 
-    def __init__(self, program, folder, config):
+    def __init__(self, program, folder, config, network=None):
         self.program = program
+        self.network = network
         self.folder = folder
         self.directory = os.path.join(folder, "run")
         self.replicas = []
@@ -67,9 +72,12 @@ class Swarm:
         with open(run_file, "w") as file:
             file.write(config + SHARED)
         self.log = open(os.path.join(folder, "trainer.log"), "w")
-        self.trainer = subprocess.Popen(
-            [program, "train", run_file, "--run-dir", self.directory],
-            cwd=ROOT, stdout=self.log, stderr=subprocess.STDOUT)
+        command = [program, "train", run_file, "--run-dir", self.directory]
+        if network:
+            command.append("--swarm.listen=tcp://%s:*" % network.address(0))
+            command = network.command(0, command)
+        self.trainer = subprocess.Popen(command, cwd=ROOT, stdout=self.log,
+                                        stderr=subprocess.STDOUT)
         self.address = self._wait_for_address()
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)

@@ -180,6 +180,7 @@ absl::Status CheckModelShape(const CheckpointInfo& info, const Manifest& manifes
   }
   for (const StageLayout& layout : layouts) {
     for (const TensorSpec& spec : layout.tensors) {
+      if (!spec.stored) continue;  // another layout has it too
       const auto found = there.find(spec.name);
       if (found == there.end()) {
         return OtherShape(info, absl::StrCat("it has no ", spec.name));

@@ -22,9 +22,17 @@ void ResultLog::Put(Era era, const ResultRecord& record, std::vector<Blob> piece
   held_bytes_ += results_.back().size_bytes();
   while (!results_.empty() &&
          (held_bytes_ > options_.bytes || results_.size() > options_.results)) {
-    held_bytes_ -= results_.front().size_bytes();
-    results_.pop_front();
+    DropOldest();
   }
+}
+
+void ResultLog::KeepNewest(size_t count) {
+  while (results_.size() > count) DropOldest();
+}
+
+void ResultLog::DropOldest() {
+  held_bytes_ -= results_.front().size_bytes();
+  results_.pop_front();
 }
 
 absl::StatusOr<ChunkedBytes*> ResultLog::Find(Era era, Version version) {

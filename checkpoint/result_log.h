@@ -47,6 +47,9 @@ class ResultLog {
 
   void Clear();
 
+  // Lets go of all but the newest ones.
+  void KeepNewest(size_t count);
+
   // The versions that the results make; 0 if there is none.
   Version oldest() const;
   Version newest() const;
@@ -54,6 +57,7 @@ class ResultLog {
   uint64_t held_bytes() const { return held_bytes_; }
 
  private:
+  void DropOldest();
   const ResultRecord& Last() const { return *results_.back().result(); }
   bool Continues(Era era, const ResultRecord& record) const;
 

@@ -25,6 +25,14 @@ std::string FileName(const FileKind& kind, uint32_t index) {
 
 }  // namespace
 
+std::vector<ManifestParameter> ParametersOf(const StageLayout& layout) {
+  std::vector<ManifestParameter> parameters;
+  for (const TensorSpec& spec : layout.tensors) {
+    if (spec.stored) parameters.push_back({spec.name, spec.shape});
+  }
+  return parameters;
+}
+
 std::vector<std::string> ShardFileNames(uint32_t index) {
   std::vector<std::string> names;
   for (const FileKind& kind : kFiles) names.push_back(FileName(kind, index));
@@ -42,6 +50,7 @@ ShardWriter::ShardWriter(Disk* disk, std::string folder, uint32_t index, StageLa
     bool opens_file = true;
     for (int64_t plane = kind.begin; plane < kind.end; ++plane) {
       for (const TensorSpec& spec : layout_.tensors) {
+        if (!spec.stored) continue;
         const auto begin = static_cast<uint64_t>(plane * layout_.size + spec.offset);
         pieces_.push_back({begin * sizeof(float),
                            (begin + static_cast<uint64_t>(spec.count)) * sizeof(float),
@@ -58,8 +67,8 @@ absl::StatusOr<std::unique_ptr<ShardWriter>> ShardWriter::Create(Disk& disk, std
       new ShardWriter(&disk, std::move(folder), index, std::move(layout), writer));
   for (const TensorSpec& spec : made->layout_.tensors) {
     if (spec.count < 1) return absl::InvalidArgumentError(spec.name + " has no elements");
-    made->shard_.parameters.push_back({spec.name, spec.shape});
   }
+  made->shard_.parameters = ParametersOf(made->layout_);
   return made;
 }
 
@@ -74,6 +83,7 @@ absl::Status ShardWriter::OpenNextFile() {
   std::vector<TensorEntry> entries;
   for (int64_t plane = kind.begin; plane < kind.end; ++plane) {
     for (const TensorSpec& spec : layout_.tensors) {
+      if (!spec.stored) continue;
       TensorEntry entry;
       entry.name = kPlanePrefix[plane] + spec.name;
       entry.shape = spec.shape;

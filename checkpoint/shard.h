@@ -40,6 +40,9 @@ struct Shard {
   std::vector<ManifestParameter> parameters;
 };
 
+// What a shard of this layout has: all but those that another stage's has.
+std::vector<ManifestParameter> ParametersOf(const StageLayout& layout);
+
 // The files of shard `index`, in the order in which they are written.
 std::vector<std::string> ShardFileNames(uint32_t index);
 
@@ -53,7 +56,7 @@ class ShardWriter {
                                                              const std::string& writer = "");
 
   // The next bytes of f32 [kStatePlanes * layout.size], however they are cut; the gaps of the
-  // layout are dropped.
+  // layout are dropped, and the tensors that another stage stores.
   absl::Status Append(const void* data, size_t size);
 
   // Every byte must have come. Afterwards everything is synced, the folder too.

@@ -156,7 +156,7 @@ void ReadGpt2(Keys& keys, HuggingFaceConfig* config) {
   keys.Demand("scale_attn_weights", true);
   keys.Demand("scale_attn_by_inverse_layer_idx", false);
   keys.Demand("add_cross_attention", false);
-  config->tied = keys.Flag("tie_word_embeddings", true);
+  model.tie_embeddings = keys.Flag("tie_word_embeddings", true);
   ReadDropout(keys, config);
 }
 
@@ -213,7 +213,7 @@ void ReadLlama(Keys& keys, HuggingFaceConfig* config) {
     keys.Refuse("partial_rotary_factor", "only 1 is supported");
   }
   ReadRope(keys, &model);
-  config->tied = keys.Flag("tie_word_embeddings", false);
+  model.tie_embeddings = keys.Flag("tie_word_embeddings", false);
   const double dropout = keys.Real("attention_dropout", 0.0);
   if (dropout != 0) {
     config->notices.push_back(
@@ -270,7 +270,7 @@ std::string PrintHuggingFaceConfig(const ModelConfig& model, HuggingFaceKind kin
   json["bos_token_id"] = OrNull(ends.begin);
   json["eos_token_id"] = OrNull(ends.end);
   json["initializer_range"] = 0.02;
-  json["tie_word_embeddings"] = false;
+  json["tie_word_embeddings"] = model.tie_embeddings;
   json["torch_dtype"] = "float32";
   json["use_cache"] = true;
   return json.dump(2) + "\n";

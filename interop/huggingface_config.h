@@ -18,7 +18,6 @@ namespace starling {
 struct HuggingFaceConfig {
   HuggingFaceKind kind = HuggingFaceKind::kGpt2;
   ModelConfig model;
-  bool tied = false;                 // the head is the embedding; ours never is
   std::vector<std::string> notices;  // what is not taken over, for the user
 };
 
@@ -28,7 +27,7 @@ struct HuggingFaceEnds {
   std::optional<int64_t> end;
 };
 
-// `model` is of this kind. The head is written as a tensor of its own (tie_word_embeddings false).
+// `model` is of this kind.
 std::string PrintHuggingFaceConfig(const ModelConfig& model, HuggingFaceKind kind,
                                    const HuggingFaceEnds& ends);
 std::string PrintGenerationConfig(const HuggingFaceEnds& ends);

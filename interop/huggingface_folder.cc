@@ -23,6 +23,7 @@ constexpr char kModel[] = "model.safetensors";
 constexpr char kIndex[] = "model.safetensors.index.json";
 constexpr char kHead[] = "lm_head.weight";
 constexpr char kOurEmbedding[] = "embed.weight";
+constexpr char kOurHead[] = "head.weight";
 constexpr uint64_t kMaxConfigBytes = uint64_t{1} << 20;
 constexpr uint64_t kMaxIndexBytes = uint64_t{64} << 20;
 
@@ -188,32 +189,31 @@ absl::Status HuggingFaceFolder::FindTensors() {
   }
   std::set<std::string> rounded;
   for (const HuggingFaceTensor& tensor : HuggingFaceTensors(config_.model, config_.kind)) {
-    const bool head = tensor.name == kHead;
-    std::string name;
-    if (head && config_.tied && files_.Find(kHead) == nullptr) {
-      name = origins_.at(kOurEmbedding).tensor;
-    } else {
-      STARLING_ASSIGN_OR_RETURN(name, FindTensor(tensor));
-    }
-    if (head && config_.tied) {
-      STARLING_RETURN_IF_ERROR(CheckHeadIsEmbedding(name, origins_.at(kOurEmbedding).tensor));
-    }
+    STARLING_ASSIGN_OR_RETURN(const std::string name, FindTensor(tensor));
     const TensorType type = files_.Find(name)->entry.type;
     if (type != TensorType::kF32) rounded.insert(ToString(type));
     for (const HuggingFacePart& part : tensor.parts) {
       origins_[part.name] = {name, tensor.transposed, tensor.shape, part.first_row};
     }
   }
-  if (config_.tied) {
-    config_.notices.push_back(
-        "the head is tied to the embedding there: here it begins as a copy of it and trains on its "
-        "own");
-  }
+  if (config_.model.tie_embeddings) STARLING_RETURN_IF_ERROR(FindTiedHead());
   if (!rounded.empty()) {
     config_.notices.push_back(
         absl::StrCat("tensors of ", absl::StrJoin(rounded, " and "), " become fp32"));
   }
   return absl::OkStatus();
+}
+
+// A run that unties the two begins with a copy.
+absl::Status HuggingFaceFolder::FindTiedHead() {
+  const Origin embedding = origins_.at(kOurEmbedding);
+  origins_[kOurHead] = embedding;
+  if (files_.Find(kHead) == nullptr) return absl::OkStatus();
+  HuggingFaceTensor head;
+  head.name = kHead;
+  head.shape = embedding.tensor_shape;
+  STARLING_ASSIGN_OR_RETURN(const std::string name, FindTensor(head));
+  return CheckHeadIsEmbedding(name, embedding.tensor);
 }
 
 // A tied head that is written out all the same.

@@ -37,8 +37,9 @@ class HuggingFaceFolder {
   // What is not taken over as it is, for the user.
   const std::vector<std::string>& notices() const { return config_.notices; }
 
-  // The state of a stage of config().model, f32 [kStatePlanes * layout.size], in pieces: parameters
-  // as they are there, gaps and moments zero. Memory: one matrix, of those that are transposed.
+  // The state of a stage of config().model, also where the run unties what is tied there, f32
+  // [kStatePlanes * layout.size], in pieces: parameters as they are there, gaps and moments zero.
+  // Memory: one matrix, of those that are transposed.
   absl::Status AppendState(const StageLayout& layout, const AppendBytes& append) const;
 
  private:
@@ -56,6 +57,7 @@ class HuggingFaceFolder {
   absl::Status OpenIndexed(Disk& disk, const std::string& index);
   absl::Status FindTensors();
   absl::StatusOr<std::string> FindTensor(const HuggingFaceTensor& wanted) const;
+  absl::Status FindTiedHead();
   absl::Status CheckHeadIsEmbedding(const std::string& head, const std::string& embedding) const;
   absl::Status CheckNoOthers() const;
   absl::Status AppendParameter(const TensorSpec& spec, const AppendBytes& append) const;

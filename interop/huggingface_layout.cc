@@ -75,7 +75,7 @@ std::vector<HuggingFaceTensor> Gpt2Tensors(const ModelConfig& model) {
     list.AddPair(theirs + "mlp.c_proj", {ours + "mlp.down"}, true);
   }
   list.AddPair(root + "ln_f", {"norm"}, false);
-  list.Add("lm_head.weight", {"head.weight"}, false);
+  if (!model.tie_embeddings) list.Add("lm_head.weight", {"head.weight"}, false);
   return list.Finish();
 }
 
@@ -97,7 +97,7 @@ std::vector<HuggingFaceTensor> LlamaTensors(const ModelConfig& model) {
     }
   }
   list.AddPair("model.norm", {"norm"}, false);
-  list.Add("lm_head.weight", {"head.weight"}, false);
+  if (!model.tie_embeddings) list.Add("lm_head.weight", {"head.weight"}, false);
   return list.Finish();
 }
 

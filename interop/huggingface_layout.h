@@ -8,7 +8,8 @@
 //   LlamaForCausalLM   RMSNorm, SwiGLU, RoPE; biases in all linear layers or in none; grouped
 //                      key/value heads. RoPE turns element i of a head with element i + D/2, as
 //                      ours does (stages/torch_ops.h), so rows keep their order.
-// Dropout changes no answer of a trained model and fits either.
+// Either may be tied: then the head is the embedding, and is no tensor. Dropout changes no answer
+// of a trained model and fits either.
 //
 // Pure functions.
 #ifndef STARLING_INTEROP_HUGGINGFACE_LAYOUT_H_

@@ -6,29 +6,52 @@
 
 #include <utility>
 
+#include "absl/time/time.h"
 #include "codec/codec.h"
 #include "runtime/base/status_macros.h"
 #include "stages/executor.h"
 
 namespace starling {
 
-inline absl::StatusOr<ForwardOutput> CodedForward(StageExecutor* executor, ForwardInput input) {
+// Of callers that have none, or whose time is virtual: codecs take no time.
+struct NoClock {
+  absl::Duration operator()() const { return absl::ZeroDuration(); }
+};
+
+// `clock` gives the time since any moment, to say what decoding and encoding took.
+template <typename Clock = NoClock>
+absl::StatusOr<ForwardOutput> CodedForward(StageExecutor* executor, ForwardInput input,
+                                           Clock clock = Clock()) {
+  absl::Duration decoding;
   if (input.input.encoded()) {
+    const absl::Duration begin = clock();
     STARLING_ASSIGN_OR_RETURN(input.input, DecodeBlob(input.input));
+    decoding = clock() - begin;
   }
   STARLING_ASSIGN_OR_RETURN(ForwardOutput output, executor->Forward(input));
-  if (!output.output.empty()) output.output = EncodeBlob(output.output, input.coding);
+  output.decoding = decoding;
+  if (output.output.empty() || input.coding.encoding == Encoding::kRaw) return output;
+  const absl::Duration begin = clock();
+  output.output = EncodeBlob(output.output, input.coding);
+  output.encoding = clock() - begin;
   return output;
 }
 
-inline absl::StatusOr<BackwardOutput> CodedBackward(StageExecutor* executor, BackwardInput input) {
+template <typename Clock = NoClock>
+absl::StatusOr<BackwardOutput> CodedBackward(StageExecutor* executor, BackwardInput input,
+                                             Clock clock = Clock()) {
+  absl::Duration decoding;
   if (input.gradient.encoded()) {
+    const absl::Duration begin = clock();
     STARLING_ASSIGN_OR_RETURN(input.gradient, DecodeBlob(input.gradient));
+    decoding = clock() - begin;
   }
   STARLING_ASSIGN_OR_RETURN(BackwardOutput output, executor->Backward(input));
-  if (!output.input_gradient.empty()) {
-    output.input_gradient = EncodeBlob(output.input_gradient, input.coding);
-  }
+  output.decoding = decoding;
+  if (output.input_gradient.empty() || input.coding.encoding == Encoding::kRaw) return output;
+  const absl::Duration begin = clock();
+  output.input_gradient = EncodeBlob(output.input_gradient, input.coding);
+  output.encoding = clock() - begin;
   return output;
 }
 

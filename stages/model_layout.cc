@@ -18,7 +18,8 @@ class LayoutBuilder {
       : config_(config),
         residual_std_(kInitStd / std::sqrt(2.0 * static_cast<double>(config.layers))) {}
 
-  void AddMatrix(const std::string& name, int64_t rows, int64_t columns, double std = kInitStd) {
+  TensorSpec& AddMatrix(const std::string& name, int64_t rows, int64_t columns,
+                        double std = kInitStd) {
     TensorSpec spec;
     spec.name = name;
     spec.shape = {rows, columns};
@@ -26,6 +27,7 @@ class LayoutBuilder {
     spec.init = InitKind::kNormal;
     spec.init_std = static_cast<float>(std);
     tensors_.push_back(std::move(spec));
+    return tensors_.back();
   }
 
   void AddNorm(const std::string& name) {
@@ -80,16 +82,23 @@ StageLayout ModelStageLayout(const ModelConfig& config, LayerRange range) {
   STARLING_CHECK_LT(range.begin, range.end);
   STARLING_CHECK_LE(range.end, config.layers);
   LayoutBuilder builder(config);
-  if (range.begin == 0) {
-    builder.AddMatrix("embed.weight", config.vocabulary, config.width);
+  const bool first = range.begin == 0;
+  const bool last = range.end == config.layers;
+  if (first) {
+    TensorSpec& embed = builder.AddMatrix("embed.weight", config.vocabulary, config.width);
+    if (config.tie_embeddings && !last) embed.tie = 0;
     if (config.position == PositionKind::kLearned) {
       builder.AddMatrix("position.weight", config.context, config.width);
     }
   }
   for (int64_t layer = range.begin; layer < range.end; ++layer) builder.AddLayer(layer);
-  if (range.end == config.layers) {
-    builder.AddNorm("norm");
+  if (last) builder.AddNorm("norm");
+  if (last && !config.tie_embeddings) {
     builder.AddMatrix("head.weight", config.vocabulary, config.width);
+  } else if (last && !first) {
+    TensorSpec& head = builder.AddMatrix("embed.weight", config.vocabulary, config.width);
+    head.tie = 0;
+    head.stored = false;
   }
   return builder.Finish();
 }

@@ -8,7 +8,9 @@
 //   layers.N.norm2.weight (.bias) [width]
 //   layers.N.mlp.{up,down}.weight (.bias)   and mlp.gate with SwiGLU
 //   norm.weight (.bias) [width]             on the stage with the last layer
-//   head.weight [vocabulary, width]         there too; not tied to embed.weight
+//   head.weight [vocabulary, width]         there too, unless it is tied to embed.weight
+// A head that is tied (ModelConfig::tie_embeddings) is embed.weight. Where the model is cut, the
+// last stage has a tensor of that name too, in tie 0 with the first one's, which stores it.
 // Linear weights are [out, in] as LibTorch and Hugging Face have them. Biases exist where
 // ModelConfig::bias says so; RMSNorm never has one.
 //

@@ -10,17 +10,20 @@
 
 #include <chrono>
 #include <functional>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "runtime/base/check.h"
 #include "runtime/base/status_macros.h"
 #include "stages/model_layout.h"
 #include "stages/optimizer.h"
 #include "stages/segment_book.h"
+#include "stages/torch_allocations.h"
 #include "stages/torch_blob.h"
 #include "stages/torch_own_model.h"
 #include "stages/torch_stage_model.h"
@@ -29,6 +32,16 @@ namespace starling {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+// What a replica needs whatever its microbatches are: its state, a step's gradient, a round's
+// result.
+int64_t FixedMemory(const StageLayout& layout) {
+  return (kStatePlanes + 2) * layout.size * static_cast<int64_t>(sizeof(float));
+}
+
+std::string Mebibytes(int64_t bytes) {
+  return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB";
+}
 
 void SetInteropThreadsOnce() {
   static std::once_flag once;
@@ -40,6 +53,9 @@ void SetInteropThreadsOnce() {
     }
   });
 }
+
+// Shapes of inputs whose graphs were measured; training has a full microbatch and a short last one.
+constexpr size_t kGraphSizesKept = 8;
 
 TorchExecutor::Options WithoutFiles(TorchExecutor::Options options) {
   options.own.clear();
@@ -54,6 +70,8 @@ class TorchExecutorImpl : public TorchExecutor {
   TorchExecutorImpl(const Options& options, StageLayout layout, at::Tensor state,
                     const MakeModel& make_model)
       : options_(WithoutFiles(options)),
+        graph_budget_(options.memory == 0 ? std::numeric_limits<int64_t>::max()
+                                          : options.memory - FixedMemory(layout)),
         layout_(std::move(layout)),
         state_(std::move(state)),
         model_(make_model(layout_, state_.narrow(0, 0, layout_.size))),
@@ -82,8 +100,9 @@ class TorchExecutorImpl : public TorchExecutor {
       if (node.empty()) {
         return absl::FailedPreconditionError("nothing is held of " + ToString(input.work));
       }
-      const Held held = std::move(node.mapped());
+      Held held = std::move(node.mapped());
       STARLING_RETURN_IF_ERROR(CheckBackward(input, held));
+      if (held.again.has_value()) held = Pass(*held.again, /*graph=*/true);
       STARLING_ASSIGN_OR_RETURN(BackwardOutput output, Differentiate(input, held));
       output.took = absl::FromChrono(Clock::now() - start);
       return output;
@@ -128,7 +147,7 @@ class TorchExecutorImpl : public TorchExecutor {
       at::Tensor host = state_.cpu();  // state_ itself if it is there
       STARLING_RETURN_IF_ERROR(ApplyAdamW(layout_, scalars, gradient, Floats(host)));
       if (!state_.is_cpu()) state_.copy_(host);
-      ++generation_;
+      ParametersChanged();
       return HashBytes(host.data_ptr(), host.nbytes());
     });
   }
@@ -153,17 +172,20 @@ class TorchExecutorImpl : public TorchExecutor {
       held_.clear();
       PointGradientsAt(at::Tensor());
       segments_.Clear();
-      ++generation_;
+      ParametersChanged();
       loaded_ = true;
       return HashBytes(state.data(), state.size_bytes());
     });
   }
 
  private:
-  // What forward left for backward.
+  // What forward left for backward: a graph, or what it takes to make it again.
   struct Held {
-    at::Tensor input;  // leaf that gets the input gradient; undefined at the first stage
-    at::Tensor root;   // the output; at the last stage the losses of the tokens
+    std::optional<ForwardInput> again;  // without a graph: neither input nor root is defined
+    at::Tensor input;            // leaf that gets the input gradient; undefined at the first stage
+    at::Tensor root;             // the output; at the last stage the losses of the tokens
+    std::vector<int64_t> shape;  // of the output's gradient; empty at the last stage
+    int64_t graph_bytes = 0;
     double loss_sum = 0.0;
     int64_t tokens = 0;
     uint64_t generation = 0;  // of the parameters it was computed with
@@ -179,6 +201,11 @@ class TorchExecutorImpl : public TorchExecutor {
     prepared_ = std::this_thread::get_id();
     at::set_num_threads(options_.threads);
     SetInteropThreadsOnce();
+  }
+
+  void ParametersChanged() {
+    ++generation_;
+    model_->ParametersChanged();
   }
 
   absl::Status CheckLoaded() const {
@@ -200,8 +227,7 @@ class TorchExecutorImpl : public TorchExecutor {
       if (input.gradient.empty()) return absl::OkStatus();
       return absl::InvalidArgumentError("the last stage takes no gradient");
     }
-    if (input.gradient.dtype() != DType::kF32 ||
-        at::IntArrayRef(input.gradient.shape()) != held.root.sizes()) {
+    if (input.gradient.dtype() != DType::kF32 || input.gradient.shape() != held.shape) {
       return absl::InvalidArgumentError("the gradient is " + ShapeText(input.gradient) +
                                         ", the output had another shape");
     }
@@ -210,34 +236,78 @@ class TorchExecutorImpl : public TorchExecutor {
 
   absl::StatusOr<ForwardOutput> Run(const ForwardInput& input) {
     const bool train = input.work.id.kind == WorkKind::kTrain;
-    c10::AutoGradMode grad_mode(train);
+    const bool graph = train && MayKeepGraph(input.input.shape());
+    Held held = graph ? MeasuredPass(input) : Pass(input, /*graph=*/false);
+    ForwardOutput output;
+    output.loss_sum = held.loss_sum;
+    output.tokens = held.tokens;
+    if (!model_->last_stage()) output.output = BlobOver(held.root);
+    if (!train) return output;
+    if (!graph) {
+      held.again = input;
+      held.root = at::Tensor();
+    }
+    held_.insert_or_assign(input.work, std::move(held));
+    return output;
+  }
+
+  // Whether a graph for an input of this shape fits in beside those that are held, and one more
+  // that is made again for its backward. Without any the device would never have work: then it
+  // must.
+  bool MayKeepGraph(const std::vector<int64_t>& shape) const {
+    if (options_.memory == 0) return true;
+    int64_t bytes = 0;
+    bool any = false;
+    for (const auto& [work, held] : held_) {
+      any = any || !held.again.has_value();
+      bytes += held.graph_bytes;
+    }
+    if (!any) return true;
+    const auto known = graph_bytes_.find(shape);
+    return known != graph_bytes_.end() && known->second <= (graph_budget_ - bytes) / 2;
+  }
+
+  // A pass with its graph, of which it says how large it is.
+  Held MeasuredPass(const ForwardInput& input) {
+    const auto known = graph_bytes_.find(input.input.shape());
+    if (known != graph_bytes_.end() || options_.memory == 0) {
+      Held held = Pass(input, /*graph=*/true);
+      if (known != graph_bytes_.end()) held.graph_bytes = known->second;
+      return held;
+    }
+    const NetAllocations allocations;
+    Held held = Pass(input, /*graph=*/true);
+    held.graph_bytes = allocations.bytes();
+    if (graph_bytes_.size() >= kGraphSizesKept) graph_bytes_.clear();
+    graph_bytes_.emplace(input.input.shape(), held.graph_bytes);
+    return held;
+  }
+
+  Held Pass(const ForwardInput& input, bool graph) {
+    c10::AutoGradMode grad_mode(graph);
     std::optional<StageModel::DropoutDraw> draw;
-    if (train) {
+    if (input.work.id.kind == WorkKind::kTrain) {
       draw = StageModel::DropoutDraw{options_.seed, input.work.id.step, input.first_sequence};
     }
     Held held;
     held.generation = generation_;
     at::Tensor x = TensorOver(input.input);
     x = x.scalar_type() == at::kInt ? x.to(state_.device(), at::kLong) : x.to(state_.device());
-    if (!model_->first_stage() && train) {
+    if (!model_->first_stage() && graph) {
       x.set_requires_grad(true);
       held.input = x;
     }
     held.root = model_->Forward(x, draw);
-    ForwardOutput output;
     if (model_->last_stage()) {
       const at::Tensor targets = TensorOver(input.targets).to(state_.device(), at::kLong);
       held.root = model_->TokenLosses(held.root, targets);
       at::Tensor losses = held.root.detach().cpu();
       for (float loss : Floats(losses)) held.loss_sum += static_cast<double>(loss);
       held.tokens = losses.numel();
-      output.loss_sum = held.loss_sum;
-      output.tokens = held.tokens;
     } else {
-      output.output = BlobOver(held.root);
+      held.shape = held.root.sizes().vec();
     }
-    if (train) held_.insert_or_assign(input.work, std::move(held));
-    return output;
+    return held;
   }
 
   absl::StatusOr<BackwardOutput> Differentiate(const BackwardInput& input, const Held& held) {
@@ -283,13 +353,15 @@ class TorchExecutorImpl : public TorchExecutor {
   }
 
   const Options options_;
+  const int64_t graph_budget_;  // bytes
   const StageLayout layout_;
   at::Tensor state_;  // [kStatePlanes * size]: parameters, first and second moments
   const std::unique_ptr<StageModel> model_;
   SegmentBook<at::Tensor> segments_;
   at::Tensor pointed_at_;  // the segment's sum that the parameters' gradients are views of
   std::map<WorkId, Held> held_;
-  uint64_t generation_ = 0;  // of the parameters
+  std::map<std::vector<int64_t>, int64_t> graph_bytes_;  // by the input's shape
+  uint64_t generation_ = 0;                              // of the parameters
   bool loaded_ = false;
   std::thread::id prepared_;
 };
@@ -314,8 +386,13 @@ absl::StatusOr<std::unique_ptr<TorchExecutor>> TorchExecutor::Create(const Optio
   } else {
     layout = ModelStageLayout(options.model, layers);
     make_model = [&options](const StageLayout& of, const at::Tensor& flat) {
-      return MakeBuiltInModel(options.model, options.layers, of, flat);
+      return MakeBuiltInModel(options.model, options.layers, of, flat, options.precision);
     };
+  }
+  if (options.memory != 0 && options.memory <= FixedMemory(layout)) {
+    return absl::InvalidArgumentError(
+        "parameters, moments and gradients of this stage alone take " +
+        Mebibytes(FixedMemory(layout)) + "; memory is set to " + Mebibytes(options.memory));
   }
   at::Tensor state;
   const absl::Status made = CatchTorch([&]() -> absl::Status {

@@ -14,6 +14,7 @@
 #include <ATen/ops/nll_loss.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
 #include <limits>
@@ -34,25 +35,34 @@ constexpr size_t kTablesKept = 8;
 }  // namespace
 
 TorchModel::TorchModel(const ModelConfig& config, LayerRange range, const StageLayout& layout,
-                       const at::Tensor& flat)
-    : config_(config), range_(range), options_(flat.options().requires_grad(false)) {
-  std::unordered_map<std::string, at::Tensor> by_name;
+                       const at::Tensor& flat, Precision precision)
+    : config_(config),
+      range_(range),
+      flat_(flat),
+      options_(flat.options().requires_grad(false)),
+      type_(precision == Precision::kBf16 ? at::kBFloat16 : flat.scalar_type()) {
+  if (precision == Precision::kBf16) narrow_ = at::zeros_like(flat, options_.dtype(type_));
+  std::unordered_map<std::string, at::Tensor> by_name, narrow_by_name;
   for (const TensorSpec& spec : layout.tensors) {
-    at::Tensor leaf = flat.narrow(0, spec.offset, spec.count).view(spec.shape);
+    auto view = [&spec](const at::Tensor& run) {
+      return run.narrow(0, spec.offset, spec.count).view(spec.shape);
+    };
+    at::Tensor leaf = view(flat);
     leaf.set_requires_grad(true);
     parameters_.push_back(leaf);
     by_name.emplace(spec.name, leaf);
+    if (narrow_.defined()) narrow_by_name.emplace(spec.name, view(narrow_));
   }
   auto find = [&by_name](const std::string& name) {
     auto found = by_name.find(name);
     return found == by_name.end() ? at::Tensor() : found->second;
   };
-  auto linear = [&find](const std::string& name) {
-    return Linear{find(name + ".weight"), find(name + ".bias")};
+  auto linear = [&](const std::string& name) {
+    return Linear{find(name + ".weight"), find(name + ".bias"), narrow_by_name[name + ".weight"]};
   };
   embed_ = find("embed.weight");
   position_ = find("position.weight");
-  head_ = find("head.weight");
+  head_ = linear(config.tie_embeddings ? "embed" : "head");
   norm_ = linear("norm");
   for (int64_t index = range.begin; index < range.end; ++index) {
     const std::string prefix = "layers." + std::to_string(index) + ".";
@@ -63,18 +73,23 @@ TorchModel::TorchModel(const ModelConfig& config, LayerRange range, const StageL
   }
 }
 
-namespace {
-
-// x [rows, in] times weight [out, in] transposed.
-at::Tensor Apply(const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& x) {
-  return bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
+void TorchModel::ParametersChanged() {
+  c10::AutoGradMode no_grad(false);
+  if (narrow_.defined()) narrow_.copy_(flat_);
 }
 
-}  // namespace
+at::Tensor TorchModel::Product(const Linear& linear, const at::Tensor& x) const {
+  if (linear.narrow.defined()) return RoundedProduct(x, linear.weight, linear.bias, linear.narrow);
+  const at::Tensor turned = linear.weight.t();
+  return linear.bias.defined() ? at::addmm(linear.bias, x, turned) : at::mm(x, turned);
+}
 
 at::Tensor TorchModel::Norm(const Linear& norm, const at::Tensor& x) const {
-  if (config_.norm == NormKind::kRmsNorm) return RmsNorm(x, norm.weight, config_.norm_epsilon);
-  return at::layer_norm(x, {config_.width}, norm.weight, norm.bias, config_.norm_epsilon);
+  const at::Tensor normed =
+      config_.norm == NormKind::kRmsNorm
+          ? RmsNorm(x, norm.weight, config_.norm_epsilon)
+          : at::layer_norm(x, {config_.width}, norm.weight, norm.bias, config_.norm_epsilon);
+  return normed.to(type_);
 }
 
 at::Tensor TorchModel::Attention(const Layer& layer, const at::Tensor& x, int64_t sequences,
@@ -82,25 +97,25 @@ at::Tensor TorchModel::Attention(const Layer& layer, const at::Tensor& x, int64_
   const int64_t tokens = x.size(0) / sequences;
   const int64_t head_width = config_.head_width();
   auto heads = [&](const Linear& linear, int64_t count) {
-    return Apply(linear.weight, linear.bias, x).view({sequences, tokens, count, head_width});
+    return Product(linear, x).view({sequences, tokens, count, head_width});
   };
   at::Tensor q = heads(layer.q, config_.heads);
   at::Tensor k = heads(layer.k, config_.key_value_heads());
   const at::Tensor v = heads(layer.v, config_.key_value_heads());
   if (config_.position == PositionKind::kRope) {
-    q = Rope(q, tables.cosine, tables.sine);
-    k = Rope(k, tables.cosine, tables.sine);
+    q = Rope(q.to(options_.dtype()), tables.cosine, tables.sine).to(type_);
+    k = Rope(k.to(options_.dtype()), tables.cosine, tables.sine).to(type_);
   }
-  const at::Tensor mixed = CausalAttention(q, k, v, tables.mask);
-  return Apply(layer.o.weight, layer.o.bias, mixed.reshape({x.size(0), config_.width}));
+  const caffe2::TypeMeta type = tables.mask.dtype();
+  const at::Tensor mixed = CausalAttention(q.to(type), k.to(type), v.to(type), tables.mask);
+  return Product(layer.o, mixed.reshape({x.size(0), config_.width}).to(type_));
 }
 
 at::Tensor TorchModel::Mlp(const Layer& layer, const at::Tensor& x) const {
-  const at::Tensor up = Apply(layer.up.weight, layer.up.bias, x);
-  const at::Tensor hidden = config_.mlp == MlpKind::kGelu
-                                ? at::gelu(up, "tanh")
-                                : SwiGlu(Apply(layer.gate.weight, layer.gate.bias, x), up);
-  return Apply(layer.down.weight, layer.down.bias, hidden);
+  const at::Tensor up = Product(layer.up, x);
+  const at::Tensor hidden =
+      config_.mlp == MlpKind::kGelu ? at::gelu(up, "tanh") : SwiGlu(Product(layer.gate, x), up);
+  return Product(layer.down, hidden);
 }
 
 at::Tensor TorchModel::Dropped(const at::Tensor& x, int64_t sequences,
@@ -111,7 +126,7 @@ at::Tensor TorchModel::Dropped(const at::Tensor& x, int64_t sequences,
   FillDropoutMask(DropoutKey{draw->seed, draw->step, draw->first_sequence, layer, site},
                   config_.dropout, x.numel() / sequences,
                   absl::MakeSpan(mask.data_ptr<float>(), static_cast<size_t>(mask.numel())));
-  return x * mask.to(options_.device(), x.scalar_type());
+  return x * mask.to(options_);
 }
 
 at::Tensor TorchModel::Forward(const at::Tensor& input, const std::optional<DropoutDraw>& draw) {
@@ -139,7 +154,7 @@ at::Tensor TorchModel::Forward(const at::Tensor& input, const std::optional<Drop
 }
 
 at::Tensor TorchModel::Logits(const at::Tensor& hidden) const {
-  return Apply(head_, at::Tensor(), Norm(norm_, hidden.reshape({-1, config_.width})));
+  return Product(head_, Norm(norm_, hidden.reshape({-1, config_.width}))).to(options_.dtype());
 }
 
 at::Tensor TorchModel::TokenLosses(const at::Tensor& hidden, const at::Tensor& targets) const {
@@ -153,7 +168,9 @@ const TorchModel::Tables& TorchModel::TablesFor(int64_t tokens) {
   c10::AutoGradMode no_grad(false);
   if (tables_.size() >= kTablesKept) tables_.clear();
   Tables tables;
-  tables.mask = at::full({tokens, tokens}, -std::numeric_limits<double>::infinity(), options_);
+  // On the host attention multiplies bf16 numbers as fp32 ones (torch_ops.cc says why).
+  tables.mask = at::full({tokens, tokens}, -std::numeric_limits<double>::infinity(),
+                         flat_.is_cpu() ? options_ : options_.dtype(type_));
   tables.mask.triu_(1);
   tables.places = at::arange(tokens, options_.dtype(at::kLong));
   if (config_.position == PositionKind::kRope) {
@@ -191,7 +208,7 @@ at::Tensor TorchModel::CachedAttention(const Layer& layer, const at::Tensor& x, 
                                        const Cache& cache) const {
   const int64_t tokens = x.size(0), all = cache.tokens + tokens;
   auto heads = [&](const Linear& linear, int64_t count) {
-    return Apply(linear.weight, linear.bias, x).view({1, tokens, count, config_.head_width()});
+    return Product(linear, x).view({1, tokens, count, config_.head_width()});
   };
   at::Tensor q = heads(layer.q, config_.heads);
   at::Tensor k = heads(layer.k, config_.key_value_heads());
@@ -206,7 +223,7 @@ at::Tensor TorchModel::CachedAttention(const Layer& layer, const at::Tensor& x, 
   cache.values[index].narrow(1, cache.tokens, tokens).copy_(v[0].transpose(0, 1));
   const at::Tensor mixed = NewestAttention(q[0], cache.keys[index].narrow(1, 0, all),
                                            cache.values[index].narrow(1, 0, all));
-  return Apply(layer.o.weight, layer.o.bias, mixed.reshape({tokens, config_.width}));
+  return Product(layer.o, mixed.reshape({tokens, config_.width}));
 }
 
 at::Tensor TorchModel::Extend(const at::Tensor& input, Cache* cache) const {

@@ -37,7 +37,11 @@ class TorchModel {
   // `flat` is [layout.size] in fp32 or fp64, on the device to run on; layout is that of
   // ModelStageLayout(config, range).
   TorchModel(const ModelConfig& config, LayerRange range, const StageLayout& layout,
-             const at::Tensor& flat);
+             const at::Tensor& flat, Precision precision = Precision::kFp32);
+
+  // To be called when the flat buffer has other numbers. What was computed before must not be
+  // differentiated after.
+  void ParametersChanged();
 
   // The leaves, in the order of layout.tensors; they require gradients.
   const std::vector<at::Tensor>& parameters() const { return parameters_; }
@@ -72,17 +76,21 @@ class TorchModel {
  private:
   struct Linear {
     at::Tensor weight, bias;  // bias may be undefined
+    at::Tensor narrow;        // in bf16: the weight, rounded
   };
   struct Layer {
     Linear norm1, q, k, v, o, norm2, gate, up, down;
   };
   // What depends on the number of tokens only.
   struct Tables {
-    at::Tensor mask;          // [T, T], 0 or minus infinity
+    at::Tensor mask;          // [T, T], 0 or minus infinity; of the type that attention computes in
     at::Tensor cosine, sine;  // [T, 1, D/2], with RoPE
     at::Tensor places;        // int64 [T]
   };
 
+  // x [rows, in] times the weight [out, in] transposed. In bf16 both ends are.
+  at::Tensor Product(const Linear& linear, const at::Tensor& x) const;
+  // As the products take it.
   at::Tensor Norm(const Linear& norm, const at::Tensor& x) const;
   at::Tensor Attention(const Layer& layer, const at::Tensor& x, int64_t sequences,
                        const Tables& tables) const;
@@ -98,10 +106,13 @@ class TorchModel {
 
   const ModelConfig config_;
   const LayerRange range_;
-  const at::TensorOptions options_;
+  const at::Tensor flat_;
+  const at::TensorOptions options_;  // of the parameters
+  const at::ScalarType type_;        // of the products
   std::vector<at::Tensor> parameters_;
-  at::Tensor embed_, position_, head_;
-  Linear norm_;
+  at::Tensor narrow_;  // flat_ in type_, where they differ
+  at::Tensor embed_, position_;
+  Linear head_, norm_;
   std::vector<Layer> layers_;
   std::map<int64_t, Tables> tables_;  // by T; training and evaluation use a few lengths only
 };

@@ -8,6 +8,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/softmax.h>
@@ -98,6 +99,31 @@ class RmsNormFunction : public Function<RmsNormFunction> {
   }
 };
 
+// a [m, k] times b [k, n] of bf16, added up in fp32, rounded to bf16. On the host as products of
+// the same numbers in fp32: its bf16 ones are many times slower where the processor has none.
+at::Tensor MultipliedInFp32(const at::Tensor& a, const at::Tensor& b) {
+  if (!a.is_cpu()) return at::mm(a, b);
+  return at::mm(a.to(at::kFloat), b.to(at::kFloat)).to(at::kBFloat16);
+}
+
+class RoundedProductFunction : public Function<RoundedProductFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const at::Tensor& narrow) {
+    context->save_for_backward({x, narrow});
+    context->saved_data["type"] = weight.scalar_type();
+    return MultipliedInFp32(x, narrow.t());
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor x = saved[0], narrow = saved[1], gradient = gradients[0];
+    const at::ScalarType type = context->saved_data["type"].toScalarType();
+    return {MultipliedInFp32(gradient, narrow), MultipliedInFp32(gradient.t(), x).to(type),
+            at::Tensor()};
+  }
+};
+
 at::Tensor Rotated(const at::Tensor& input, const at::Tensor& cosine, const at::Tensor& sine,
                    double direction) {
   const at::Tensor x = input.contiguous();
@@ -148,6 +174,13 @@ at::Tensor RmsNormPlain(const at::Tensor& x, const at::Tensor& weight, double ep
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
   return OnHost(x) ? RmsNormFunction::apply(x, weight, epsilon) : RmsNormPlain(x, weight, epsilon);
+}
+
+at::Tensor RoundedProduct(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                          const at::Tensor& narrow) {
+  const at::Tensor out = RoundedProductFunction::apply(x, weight, narrow);
+  if (!bias.defined()) return out;
+  return (out + bias).to(out.scalar_type());  // the bias' gradient is summed in its own type
 }
 
 at::Tensor SwiGlu(const at::Tensor& gate, const at::Tensor& up) { return at::silu(gate) * up; }

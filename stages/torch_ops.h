@@ -1,7 +1,7 @@
 // The few operators of the transformer that LibTorch lacks or names differently from version to
-// version. All are differentiable once, work for fp32 and fp64 on any device, and keep rows in the
-// order they come. On the host, RMSNorm and rotary positions are one loop each (row_kernels.h);
-// elsewhere they are the plain forms.
+// version. All are differentiable once, work for fp32 and fp64 on any device unless they say
+// otherwise, and keep rows in the order they come. On the host, RMSNorm and rotary positions are
+// one loop each (row_kernels.h); elsewhere they are the plain forms.
 #ifndef STARLING_STAGES_TORCH_OPS_H_
 #define STARLING_STAGES_TORCH_OPS_H_
 
@@ -12,6 +12,13 @@ namespace starling {
 // x * weight / sqrt(mean(x^2) + epsilon) over the last axis (Zhang and Sennrich 2019).
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
 at::Tensor RmsNormPlain(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+
+// x [rows, in] times `narrow` [out, in] transposed, plus the bias if it is defined. Both x and
+// `narrow`, which is `weight` rounded, are bf16, as is what comes out; the gradient goes to
+// `weight`, in its own type, so that one rounded copy serves many passes. Not differentiable by
+// `narrow`.
+at::Tensor RoundedProduct(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                          const at::Tensor& narrow);
 
 // silu(gate) * up (Shazeer 2020, without biases).
 at::Tensor SwiGlu(const at::Tensor& gate, const at::Tensor& up);

@@ -41,10 +41,11 @@ absl::Status CheckHidden(const char* what, const Blob& blob, const ModelConfig& 
 class BuiltInModel : public StageModel {
  public:
   BuiltInModel(const ModelConfig& config, LayerRange range, const StageLayout& layout,
-               const at::Tensor& flat)
-      : config_(config), model_(config, range, layout, flat) {}
+               const at::Tensor& flat, Precision precision)
+      : config_(config), model_(config, range, layout, flat, precision) {}
 
   const std::vector<at::Tensor>& parameters() const override { return model_.parameters(); }
+  void ParametersChanged() override { model_.ParametersChanged(); }
   bool first_stage() const override { return model_.first_stage(); }
   bool last_stage() const override { return model_.last_stage(); }
 
@@ -86,8 +87,9 @@ std::string ShapeText(const Blob& blob) {
 }
 
 std::unique_ptr<StageModel> MakeBuiltInModel(const ModelConfig& config, LayerRange range,
-                                             const StageLayout& layout, const at::Tensor& flat) {
-  return std::make_unique<BuiltInModel>(config, range, layout, flat);
+                                             const StageLayout& layout, const at::Tensor& flat,
+                                             Precision precision) {
+  return std::make_unique<BuiltInModel>(config, range, layout, flat, precision);
 }
 
 }  // namespace starling

@@ -29,6 +29,8 @@ class StageModel {
 
   // The leaves, views into the flat buffer, in the order of layout.tensors; they require gradients.
   virtual const std::vector<at::Tensor>& parameters() const = 0;
+  // The flat buffer has other numbers. What was computed before must not be differentiated after.
+  virtual void ParametersChanged() {}
   virtual bool first_stage() const = 0;
   virtual bool last_stage() const = 0;
 
@@ -44,7 +46,8 @@ class StageModel {
 
 // The transformer (torch_model.h).
 std::unique_ptr<StageModel> MakeBuiltInModel(const ModelConfig& config, LayerRange range,
-                                             const StageLayout& layout, const at::Tensor& flat);
+                                             const StageLayout& layout, const at::Tensor& flat,
+                                             Precision precision);
 
 // "f32 [4, 16]", for messages.
 std::string ShapeText(const Blob& blob);

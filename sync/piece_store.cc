@@ -20,18 +20,4 @@ bool PieceStore::IsDelivered(Incarnation owner, uint32_t part,
   return it != delivered_.end() && it->second == contribution;
 }
 
-void PieceStore::KeepSum(Contribution contribution, SegmentSum sum) {
-  sum_.emplace(std::move(contribution), std::move(sum));
-}
-
-const SegmentSum* PieceStore::FindSum(const Contribution& contribution) const {
-  return sum_ && sum_->first == contribution ? &sum_->second : nullptr;
-}
-
-void PieceStore::Clear() {
-  kept_.clear();
-  delivered_.clear();
-  sum_.reset();
-}
-
 }  // namespace starling

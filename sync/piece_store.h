@@ -1,5 +1,5 @@
-// PieceStore: what a member of a step's rounds keeps of them until the step is over, so that the
-// round after a death moves only what changed.
+// PieceStore: what a member of one group's rounds in a step keeps until the step is over, so that
+// the round after a death moves only what changed.
 //
 // A piece is named by (sender, the segments it sums, part): it is the same in every round of the
 // step, because parts are cut once (KeepParts). An owner keeps the pieces that it got, a sender
@@ -13,11 +13,9 @@
 
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <utility>
 #include <vector>
 
-#include "runtime/env/compute.h"
 #include "runtime/wire/messages.h"
 
 namespace starling {
@@ -35,19 +33,12 @@ class PieceStore {
   // --- as a sender ---
   void Delivered(Incarnation owner, uint32_t part, const Contribution& contribution);
   bool IsDelivered(Incarnation owner, uint32_t part, const Contribution& contribution) const;
-  // This member's own sum, which need not be read again for the same contribution.
-  void KeepSum(Contribution contribution, SegmentSum sum);
-  const SegmentSum* FindSum(const Contribution& contribution) const;
-
-  // The step is over.
-  void Clear();
 
  private:
   using Key = std::pair<Incarnation, uint32_t>;  // the other one, part
 
   std::map<Key, Piece> kept_;
   std::map<Key, Contribution> delivered_;
-  std::optional<std::pair<Contribution, SegmentSum>> sum_;
 };
 
 }  // namespace starling

@@ -13,6 +13,8 @@ namespace {
 
 constexpr int kMostExponent = 62;
 
+int64_t CeilDiv(int64_t a, int64_t b) { return a / b + (a % b != 0 ? 1 : 0); }
+
 absl::Status CheckParts(const RoundPlan& plan, int64_t size) {
   if (size <= 0) return absl::InvalidArgumentError("a round over no elements");
   int64_t next = 0;
@@ -66,14 +68,16 @@ absl::Status CheckMembers(const RoundPlan& plan, Incarnation self) {
 std::vector<RoundPart> EqualParts(int64_t size, uint32_t owners) {
   STARLING_CHECK_GE(size, 0);
   STARLING_CHECK_GT(owners, 0u);
-  const int64_t blocks = size / kPartAlignment + (size % kPartAlignment != 0 ? 1 : 0);
-  const int64_t each = blocks / owners;
-  const int64_t left_over = blocks % owners;
+  const int64_t share = CeilDiv(size, owners);
+  const int64_t of_owner = std::clamp<int64_t>(CeilDiv(share, kPartElements), 1, kMostPartsOfOwner);
+  const int64_t count = of_owner * owners;
+  const int64_t blocks = CeilDiv(size, kPartAlignment);
   std::vector<RoundPart> parts;
   int64_t begin = 0;
-  for (uint32_t owner = 0; owner < owners && begin < size; ++owner) {
-    const int64_t count = (each + (owner < left_over ? 1 : 0)) * kPartAlignment;
-    parts.push_back({begin, std::min(count, size - begin), owner});
+  for (int64_t part = 0; part < count && begin < size; ++part) {
+    const int64_t elements = (blocks / count + (part < blocks % count ? 1 : 0)) * kPartAlignment;
+    parts.push_back(
+        {begin, std::min(elements, size - begin), static_cast<uint32_t>(part % owners)});
     begin += parts.back().count;
   }
   return parts;

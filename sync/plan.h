@@ -15,9 +15,14 @@ namespace starling {
 // Elements in a part are a multiple of this (64 bytes of fp32), except in the last part.
 constexpr int64_t kPartAlignment = 16;
 
-// Cuts a run of `size` elements into parts for owners 0 to owners-1, as equal as the alignment
-// allows: earlier owners get what is left over. An owner for whom nothing is left has no part.
-// `owners` must not be 0.
+// What a part has at most, so that a piece is added, and its result on its way, while the next one
+// still comes; but an owner has no more than kMostPartsOfOwner.
+constexpr int64_t kPartElements = int64_t{1} << 20;  // 4 MiB of fp32
+constexpr int64_t kMostPartsOfOwner = 64;
+
+// Cuts a run of `size` elements into parts for owners 0 to owners-1, in turn, as equal as the
+// alignment allows: earlier parts get what is left over. An owner for whom nothing is left has no
+// part. `owners` must not be 0.
 std::vector<RoundPart> EqualParts(int64_t size, uint32_t owners);
 
 // The parts of a round that follows `before` with other members: cut as they were, and owned by

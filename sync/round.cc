@@ -14,6 +14,8 @@
 namespace starling {
 namespace {
 
+constexpr size_t kCachedElements = 16384;  // 64 KiB
+
 // One fp32 addition per element; the compiler may vectorise, which changes no bits.
 void AddInto(const float* __restrict a, const float* __restrict b, float* __restrict out,
              size_t count) {
@@ -260,8 +262,15 @@ std::vector<RoundSend> RoundMember::FinishPart(uint32_t part, Sum* sum) {
 void RoundMember::SetResult(uint32_t part, uint64_t lane, Blob data) {
   PartResult result;
   result.lane = lane;
-  result.hash = HashBytes(data.data(), data.size_bytes());
-  result.square_norm = SquareNorm(data.As<float>());
+  // Both in one pass through memory: what the hash has read is in the cache for the norm.
+  const absl::Span<const float> values = data.As<float>();
+  Hasher128 hasher;
+  for (size_t begin = 0; begin < values.size(); begin += kCachedElements) {
+    const absl::Span<const float> some = values.subspan(begin, kCachedElements);
+    hasher.Update(some.data(), some.size() * sizeof(float));
+    result.square_norm += SquareNorm(some);
+  }
+  result.hash = hasher.Finish();
   result.data = std::move(data);
   results_[part] = std::move(result);
   --missing_;

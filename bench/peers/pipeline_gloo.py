@@ -2,14 +2,20 @@
 
 /usr/bin/python3 bench/peers/pipeline_gloo.py --stages 2 [--pipelines 2] [--threads 1]
 
-One process per stage and pipeline, all on this machine. Each pipeline takes its share of the step's
+One process per stage and pipeline, all started here; or one of them with --rank, when each runs on another
+host (they meet at --meeting tcp://HOST:PORT of rank 0). Each pipeline takes its share of the step's
 microbatches; with several the stages' gradients are summed by all-reduce before the update. Sends are
 under way while the next microbatch computes, and the next receive is posted before it is needed.
+
+With --emulated SECONDS nothing is computed: a microbatch takes that long at each stage, a third of it
+forward, as Starling's `--device emulated:` does, and twice as long at the process named by --slow. Tensors
+and gradients have their sizes.
 """
 
 import collections
 import os
 import tempfile
+import time
 
 import torch
 import torch.distributed as dist
@@ -64,6 +70,7 @@ class Stage:
         torch.manual_seed(1 + self.stage)  # the same in every pipeline
         self.model = peer.Slice(shape, first, end)
         self.optimizer = peer.optimizer(self.model)
+        self.seconds = shape.emulated * (2 if rank == shape.slow else 1)
         # Every process makes every group, in the same order.
         groups = [
             dist.new_group([p * shape.stages + s for p in range(shape.pipelines)])
@@ -99,13 +106,24 @@ class Stage:
         inputs, targets = peer.microbatch(self.shape, step, index)
         if not self.model.first:
             inputs = links["in"].receive().requires_grad_()
-        output = self.model(inputs, targets)
+        if self.seconds > 0:
+            time.sleep(self.seconds / 3)
+            output = torch.zeros(() if self.model.last else links["out"].size)
+        else:
+            output = self.model(inputs, targets)
         if not self.model.last:
             links["out"].send(output.detach())
         return inputs, output
 
     def backward(self, entry, links):
         inputs, output = entry
+        if self.seconds > 0:
+            if not self.model.last:
+                links["gradient in"].receive()
+            time.sleep(self.seconds * 2 / 3)
+            if not self.model.first:
+                links["gradient out"].send(torch.zeros(links["gradient out"].size))
+            return 0.0
         if self.model.last:
             output.backward()
         else:
@@ -115,6 +133,9 @@ class Stage:
         return output.item() if self.model.last else 0.0
 
     def update(self, loss):
+        if self.seconds > 0:
+            for parameter in self.model.parameters():
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         gradients = [p.grad for p in self.model.parameters()]
         if self.shape.pipelines > 1:
             flat = torch.cat([g.flatten() for g in gradients])
@@ -134,7 +155,7 @@ class Stage:
 def work(rank, shape, meeting):
     torch.set_num_threads(shape.threads)
     world = shape.stages * shape.pipelines
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
     stage = Stage(shape, rank)
     dist.barrier()
     watch = peer.Stopwatch()
@@ -150,11 +171,17 @@ def main():
     parser = peer.parser(__doc__.splitlines()[0])
     parser.add_argument("--stages", type=int, default=2)
     parser.add_argument("--pipelines", type=int, default=1)
+    parser.add_argument("--emulated", type=float, default=0, help="seconds of a microbatch; 0: compute it")
+    parser.add_argument("--slow", type=int, default=-1, help="this process takes twice as long (emulated)")
+    parser.add_argument("--rank", type=int, help="be this process only")
+    parser.add_argument("--meeting", help="tcp://HOST:PORT, with --rank")
     shape = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(shape.threads)
+    if shape.rank is not None:
+        return work(shape.rank, shape, shape.meeting)
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(
-            work, args=(shape, folder + "/meeting"), nprocs=shape.stages * shape.pipelines
+            work, args=(shape, "file://" + folder + "/meeting"), nprocs=shape.stages * shape.pipelines
         )
 
 

@@ -21,6 +21,7 @@ namespace {
 
 constexpr char kTorchProgram[] = "starling-torch";
 constexpr char kSimProgram[] = "starling-sim";
+constexpr char kBenchProgram[] = "starling-bench";
 
 std::vector<char*> Pointers(std::vector<std::string>* texts) {
   std::vector<char*> pointers;
@@ -134,6 +135,8 @@ std::string ProgramPath() {
 std::string TorchProgramPath() { return Beside(kTorchProgram); }
 
 std::string SimProgramPath() { return Beside(kSimProgram); }
+
+std::string BenchProgramPath() { return Beside(kBenchProgram); }
 
 std::string HostName() {
   char name[256] = {};

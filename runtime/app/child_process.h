@@ -33,10 +33,12 @@ std::optional<uint64_t> StartTicks(pid_t pid);
 // "exit status 1", "killed by signal 9 (Killed)".
 std::string DescribeExit(int wait_status);
 
-// The running program, and the programs beside it: with LibTorch, with the virtual world.
+// The running program, and the programs beside it: with LibTorch, with the virtual world, with
+// the bench.
 std::string ProgramPath();
 std::string TorchProgramPath();
 std::string SimProgramPath();
+std::string BenchProgramPath();
 
 std::string HostName();
 

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/app/child_process.h"
 #include "runtime/app/commands.h"
+#include "runtime/app/heap.h"
 #include "runtime/app/version.h"
 
 namespace starling {
@@ -32,7 +33,8 @@ constexpr char kExamples[] =
     "  starling tokenize 'corpus/*.jsonl' --out shards        tokens to train on, made once\n"
     "  starling tokenizer train --vocab 4096 --out bpe FILES  fewer, longer tokens than bytes\n"
     "  starling doctor                                        why does it not work?\n"
-    "  starling sim --seeds 1000                              the protocol under drawn faults\n";
+    "  starling sim --seeds 1000                              the protocol under drawn faults\n"
+    "  starling bench --short                                 how fast is it here?\n";
 
 constexpr char kGenerateNotes[] =
     "\nThe text is written as it comes. It ends after --tokens, at a --stop string, where the "
@@ -88,7 +90,9 @@ class CommandLine {
     AddDoctor();
     AddConfig();
     AddCheckpoint();
-    AddSim();
+    AddOther("sim", "The swarm in a virtual world, with faults, from a seed", BecomeSim);
+    AddOther("bench", "Measured numbers of this machine, beside what to compare them with",
+             BecomeBench);
     AddTokenize();
     AddTokenizer();
   }
@@ -150,6 +154,10 @@ class CommandLine {
         ->capture_default_str();
     command->add_option("--threads", stage_.threads, "Default: half of the cores")
         ->check(CLI::Range(1, 4096));
+    command
+        ->add_option("--memory", stage_.memory,
+                     "For tensors, such as 6GiB; activations that do not fit are computed again")
+        ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true));
     command->add_option("--listen", stage_.listen, "Where this replica is reached")
         ->capture_default_str();
     command->add_option("--advertise", stage_.advertise,
@@ -365,13 +373,13 @@ class CommandLine {
     add("decode", "Tokens on the standard input to text", DecodeInput);
   }
 
-  // Its arguments are the other program's.
-  void AddSim() {
-    CLI::App* const command =
-        app_.add_subcommand("sim", "The swarm in a virtual world, with faults, from a seed");
+  // A command that is a program of its own, and takes its arguments.
+  void AddOther(const char* name, const char* what,
+                absl::Status (*become)(const std::vector<std::string>&)) {
+    CLI::App* const command = app_.add_subcommand(name, what);
     command->allow_extras()->set_help_flag();
-    command->callback([this, command] {
-      chosen_.run = [arguments = command->remaining()] { return BecomeSim(arguments); };
+    command->callback([this, command, become] {
+      chosen_.run = [arguments = command->remaining(), become] { return become(arguments); };
     });
   }
 
@@ -415,6 +423,7 @@ int BecomeTorchProgram(char** argv) {
 }  // namespace
 
 int RunCommandLine(int argc, char** argv, const TorchCommands* torch) {
+  KeepFreedMemory();
   // Errors of writes, not the end of the process.
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);
@@ -428,15 +437,16 @@ int RunCommandLine(int argc, char** argv, const TorchCommands* torch) {
   }
   if (!line.chosen().run) {
     const auto given = line.app().get_subcommands();
-    return Fail(given.empty()
-                    ? "name a command: train, stage, resume, status, leave, pause, "
-                      "generate, doctor, config, checkpoint, tokenize, tokenizer or sim; see "
-                      "starling --help"
-                    : absl::StrCat(given[0]->get_name(),
-                                   " needs a command of its own: see "
-                                   "starling ",
-                                   given[0]->get_name(), " --help"),
-                kUsage);
+    return Fail(
+        given.empty()
+            ? "name a command: train, stage, resume, status, leave, pause, "
+              "generate, doctor, config, checkpoint, tokenize, tokenizer, sim or bench; see "
+              "starling --help"
+            : absl::StrCat(given[0]->get_name(),
+                           " needs a command of its own: see "
+                           "starling ",
+                           given[0]->get_name(), " --help"),
+        kUsage);
   }
   const Chosen& chosen = line.chosen();
   if (torch == nullptr &&

@@ -4,7 +4,7 @@
 // Two programs are built from this folder: `starling` has no LibTorch, so that it starts at once;
 // `starling-torch`, beside it, has it, and `starling` becomes that program (exec) for the commands
 // that compute (TorchCommands). Both take the same arguments. A third, `starling-sim` (tests/sim),
-// is what `starling sim` becomes.
+// is what `starling sim` becomes, a fourth, `starling-bench` (bench/), what `starling bench` does.
 #ifndef STARLING_RUNTIME_APP_COMMANDS_H_
 #define STARLING_RUNTIME_APP_COMMANDS_H_
 
@@ -39,7 +39,8 @@ struct StageArgs {
   std::string join;
   std::string stage = "auto";
   std::string device = "cpu";
-  int64_t threads = 0;  // 0: as many as there are cores
+  int64_t threads = 0;  // 0: half of the cores
+  uint64_t memory = 0;  // bytes; 0: no bound
   std::string listen = "tcp://127.0.0.1:*";
   std::string advertise;
   bool wait = false;
@@ -155,6 +156,8 @@ absl::Status ImportCheckpoint(const CheckpointImportArgs& args);
 // Becomes the program with the virtual world (exec), which takes `arguments`; comes back only if
 // that cannot be. not found: it was not built.
 absl::Status BecomeSim(const std::vector<std::string>& arguments);
+// Likewise the program that measures.
+absl::Status BecomeBench(const std::vector<std::string>& arguments);
 absl::Status CollectCheckpoints(const CheckpointGcArgs& args);
 
 // In the program with LibTorch only.

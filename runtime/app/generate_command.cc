@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +13,7 @@
 #include "runtime/app/line_reader.h"
 #include "runtime/app/run_tokenizer.h"
 #include "runtime/app/terminal.h"
+#include "runtime/app/threads.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/config/run_file.h"
 #include "runtime/reactor/posix_disk.h"
@@ -211,9 +211,7 @@ absl::Status Generate(const GenerateArgs& args) {
   STARLING_ASSIGN_OR_RETURN(
       const std::unique_ptr<Tokenizer> tokenizer,
       FindModelTokenizer(disk, args.run_directory, model.config, args.tokenizer));
-  const int threads = args.threads > 0
-                          ? static_cast<int>(args.threads)
-                          : std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);
+  const int threads = args.threads > 0 ? static_cast<int>(args.threads) : HalfOfTheCores();
   STARLING_ASSIGN_OR_RETURN(std::unique_ptr<Generator> generator,
                             Generator::Create(model.config.model, model.state, threads));
   Session session(args, model.config.model.vocabulary, tokenizer.get(), generator.get());

@@ -91,6 +91,7 @@ absl::Status Import::CheckModelStays(const ModelConfig& model, const RunConfig& 
   for (const RunKey& key : RunKeys()) {
     if (key.section != "model" || key.print(there) == key.print(config)) continue;
     if (key.name == "dropout" || (key.name == "context" && any_context)) continue;
+    if (key.name == "tie_embeddings" && model.tie_embeddings) continue;  // it begins as a copy
     return absl::InvalidArgumentError(
         absl::StrCat("--", key.full_name(), "=", key.print(config), ": the model of ", folder_,
                      " has ", key.print(there), "; only ", any_context ? "model.context and " : "",

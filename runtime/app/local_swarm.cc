@@ -14,6 +14,7 @@
 #include "runtime/app/child_process.h"
 #include "runtime/app/run_layers.h"
 #include "runtime/app/run_plan.h"
+#include "runtime/app/threads.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/reactor/listen_address.h"
 
@@ -114,15 +115,19 @@ std::string LocalSwarm::LogOf(const Place& place) const {
 
 std::vector<std::string> LocalSwarm::ArgumentsOf(const Place& place) const {
   const SwarmConfig& swarm = options_.config.swarm;
-  const int64_t threads = PerStage(options_.config.local.threads, place.stage);
-  std::vector<std::string> arguments = {"starling",  "stage",
-                                        "--join",    options_.join,
-                                        "--stage",   absl::StrCat(place.stage),
-                                        "--threads", absl::StrCat(threads),
-                                        "--child"};
+  std::vector<std::string> arguments = {
+      "starling",  "stage",
+      "--join",    options_.join,
+      "--stage",   absl::StrCat(place.stage),
+      "--threads", absl::StrCat(ThreadsOfReplica(options_.config, place.stage)),
+      "--child"};
   if (options_.config.model.own()) {
     arguments.push_back("--layers-dir");
     arguments.push_back(LayersFolder(options_.run_directory));
+  }
+  if (options_.config.local.memory > 0) {
+    arguments.push_back("--memory");
+    arguments.push_back(absl::StrCat(options_.config.local.memory));
   }
   if (absl::StartsWith(swarm.listen, "tcp://") && !absl::StartsWith(swarm.listen, kLoopback)) {
     // Replicas of other machines must reach the local ones too; ports are the system's choice.
@@ -142,7 +147,7 @@ absl::Status LocalSwarm::StartOne(Place* place) {
   spawn.program = options_.program;
   spawn.arguments = ArgumentsOf(*place);
   spawn.environment = {
-      absl::StrCat("OMP_NUM_THREADS=", PerStage(options_.config.local.threads, place->stage))};
+      absl::StrCat("OMP_NUM_THREADS=", ThreadsOfReplica(options_.config, place->stage))};
   spawn.log = LogOf(*place);
   STARLING_ASSIGN_OR_RETURN(place->pid, Spawn(spawn));
   place->joined = false;

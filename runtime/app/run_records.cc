@@ -73,7 +73,7 @@ std::string LossUnit(const RunPlan& plan) {
 std::string ModelLine(const RunPlan& plan) {
   const ModelConfig& model = plan.config.model;
   int64_t parameters = 0;
-  for (const StageLayout& layout : plan.layouts) parameters += layout.parameter_count();
+  for (const StageLayout& layout : plan.layouts) parameters += layout.stored_count();
   const std::string begin = absl::StrCat("model: ", FormatCount(parameters), " parameters, ",
                                          Plural(model.layers, "layer"));
   const std::string end = absl::StrCat(", ", Plural(plan.layouts.size(), "stage"));

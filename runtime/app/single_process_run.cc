@@ -11,6 +11,7 @@
 #include "runtime/app/run_layers.h"
 #include "runtime/app/run_records.h"
 #include "runtime/app/terminal.h"
+#include "runtime/app/threads.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/reactor/posix_disk.h"
 #include "runtime/reactor/signal_pipe.h"
@@ -56,7 +57,9 @@ absl::Status SingleRun::Begin() {
   options.model = config.model;
   options.layers = LayerRange{0, config.model.layers};
   options.seed = config.train.seed;
-  options.threads = static_cast<int>(PerStage(config.local.threads, 0));
+  options.threads = ThreadsOfOneProcess(config.local);
+  options.memory = config.local.memory;
+  options.precision = config.train.precision;
   if (config.model.own()) {
     options.linked = LinkedLayers();
     STARLING_ASSIGN_OR_RETURN(options.own, ReadLayerSources(disk_, LayersFolder(plan_.directory),

@@ -1,11 +1,9 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <memory>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -18,6 +16,7 @@
 #include "runtime/app/run_layers.h"
 #include "runtime/app/seams.h"
 #include "runtime/app/terminal.h"
+#include "runtime/app/threads.h"
 #include "runtime/app/version.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/peer/peer.h"
@@ -64,10 +63,6 @@ absl::Status CheckListen(const StageArgs& args, const std::string& trainer) {
                                                  ": give --listen tcp://", host, ":*"));
 }
 
-int DefaultThreads() {
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / 2);
-}
-
 std::unique_ptr<StageExecutor> MakeEmulated(const RunConfig& config, StageId stage,
                                             absl::Duration time) {
   EmulatedExecutor::Options options;
@@ -106,6 +101,8 @@ Peer::ComputeFactory MakeFactory(EventLoop* loop, const StageArgs& args, int thr
     options.seed = config.train.seed;
     options.device = device;
     options.threads = threads;
+    options.memory = static_cast<int64_t>(args.memory);
+    options.precision = config.train.precision;
     if (config.model.own()) {
       PosixDisk disk;
       // One that may be moved needs the others' files too.
@@ -145,7 +142,7 @@ absl::Status ServeStage(const StageArgs& args) {
   options.host = HostName();
   options.pid = static_cast<uint64_t>(getpid());
   options.device = args.device;
-  options.threads = static_cast<uint32_t>(args.threads > 0 ? args.threads : DefaultThreads());
+  options.threads = static_cast<uint32_t>(args.threads > 0 ? args.threads : HalfOfTheCores());
   options.build = StarlingVersion();
   options.pinned = options.stage.has_value() && !args.child;
   if (args.wait) options.first_contact = absl::InfiniteDuration();

@@ -156,6 +156,8 @@ absl::Status SwarmRun::Run() {
   local_.Shutdown();
   STARLING_RETURN_IF_ERROR(status_);
   PrintLine(summary_);
+  const Bottleneck limit = trainer_.Bottlenecks(TimeSpan::kWhole).front();
+  if (limit.cause != Cause::kUnknown) PrintLine(ToWords(limit));
   const bool complete = static_cast<int64_t>(Value(trainer_.version())) >= plan_.config.train.steps;
   PrintRunEnd(plan_, *records_, complete);
   return absl::OkStatus();

@@ -1,6 +1,9 @@
 #include "runtime/base/layout.h"
 
 #include <algorithm>
+#include <set>
+#include <string>
+#include <tuple>
 #include <utility>
 
 #include "runtime/base/blob.h"
@@ -9,12 +12,13 @@
 namespace starling {
 
 StageLayout MakeLayout(std::vector<TensorSpec> tensors) {
-  std::sort(tensors.begin(), tensors.end(),
-            [](const TensorSpec& a, const TensorSpec& b) { return a.name < b.name; });
+  std::sort(tensors.begin(), tensors.end(), [](const TensorSpec& a, const TensorSpec& b) {
+    return std::tie(a.tie, a.name) < std::tie(b.tie, b.name);
+  });
   StageLayout layout;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    TensorSpec& tensor = tensors[i];
-    STARLING_CHECK_MSG(i == 0 || tensors[i - 1].name != tensor.name, "twice: " + tensor.name);
+  std::set<std::string> names;
+  for (TensorSpec& tensor : tensors) {
+    STARLING_CHECK_MSG(names.insert(tensor.name).second, "twice: " + tensor.name);
     tensor.offset = layout.size;
     tensor.count = ElementCount(tensor.shape);
     layout.size += (tensor.count + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;

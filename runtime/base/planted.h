@@ -30,6 +30,8 @@ enum class Bug : uint8_t {
   kServeBeforeCaughtUp,  // a joiner serves with the state it was sent, steps later too
   kNeverRepeat,          // a request is sent once
   kContestedAsBaton,     // contested work is passed on, and added, as if it were not
+  kForgetTiedStage,      // a tie's round sums one of its stages, and expects no more
+  kApplyWithoutTie,      // of a tie a replica applies what it has summed itself
 };
 
 #ifdef STARLING_PLANT_BUGS

@@ -31,7 +31,8 @@ struct ModelConfig {
   NormKind norm = NormKind::kRmsNorm;
   MlpKind mlp = MlpKind::kSwiGlu;
   PositionKind position = PositionKind::kRope;
-  bool bias = false;  // in linear layers (and LayerNorm's offset)
+  bool bias = false;            // in linear layers (and LayerNorm's offset)
+  bool tie_embeddings = false;  // the head's matrix is the embedding's
   double rope_theta = 10000.0;
   double norm_epsilon = 1e-5;
   double dropout = 0.0;
@@ -66,14 +67,18 @@ struct DataConfig {
   double validation = 0.1;  // share of the files, the last ones in order of their paths; of samples
 };
 
+// What passes compute in. Parameters, moments, gradients and updates are fp32 in either.
+enum class Precision : uint8_t { kFp32, kBf16 };
+
 struct TrainConfig {
   int64_t steps = 200;
   int64_t global_batch = 32;  // sequences per step
   int64_t microbatch = 4;     // sequences
   uint64_t seed = 1;
-  int64_t eval_every = 50;            // steps; 0 = never
-  int64_t eval_sequences = 64;        // validation sequences per evaluation
-  int64_t hash_every = 1;             // steps between state_hash events; 0 = never
+  int64_t eval_every = 50;      // steps; 0 = never
+  int64_t eval_sequences = 64;  // validation sequences per evaluation
+  int64_t hash_every = 1;       // steps between state_hash events; 0 = never
+  Precision precision = Precision::kFp32;
   std::string on_nonfinite = "skip";  // "skip" the step, or "stop" the run
 
   uint32_t microbatches() const {
@@ -121,7 +126,8 @@ struct CodecConfig {
 
 struct LocalConfig {
   std::vector<int64_t> replicas = {2};  // per stage, or one number for all; 0 = none
-  std::vector<int64_t> threads = {1};   // per stage process, or one number for all
+  std::vector<int64_t> threads = {0};   // per stage process, or one number for all; 0 = by cores
+  int64_t memory = 0;                   // bytes per stage process; 0 = no bound
   bool restart = true;
 };
 

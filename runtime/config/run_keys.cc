@@ -385,6 +385,10 @@ void AddModel(std::vector<RunKey>* keys) {
                          {{"learned", PositionKind::kLearned}, {"rope", PositionKind::kRope}},
                          "\"learned\" or \"rope\" (rotary; needs an even width / heads)");
   m.Bool("bias", &C::bias, "biases in linear layers and in layernorm");
+  m.Bool(
+      "tie_embeddings", &C::tie_embeddings,
+      "the head is the embedding's matrix (GPT-2 does so, which no preset sets): where the model\n"
+      "is cut, the first and the last stage train it together");
   m.Real("rope_theta", &C::rope_theta, Positive, kPositive, "base of the rotary frequencies");
   m.Real("norm_epsilon", &C::norm_epsilon, Positive, kPositive, "added under the norm's root");
   m.Real("dropout", &C::dropout, BelowOne, kBelowOne, "share of activations dropped in training");
@@ -439,6 +443,10 @@ void AddDataAndTrain(std::vector<RunKey>* keys) {
             "sequences per evaluation, always the same ones, spread evenly over the validation\n"
             "text; fewer where it is shorter");
   t.Integer("hash_every", &T::hash_every, 0, kAny, "steps between state_hash events; 0 = never");
+  t.Choice<Precision>(
+      "precision", &T::precision, {{"fp32", Precision::kFp32}, {"bf16", Precision::kBf16}},
+      "what matrix products are computed in: \"fp32\" or \"bf16\". Parameters, sums over\n"
+      "layers, losses, gradients and the optimizer are fp32 in either");
   t.Choice<std::string>("on_nonfinite", &T::on_nonfinite, {{"skip", "skip"}, {"stop", "stop"}},
                         "if a loss or gradient stays non-finite: \"skip\" the step or \"stop\"");
 }
@@ -494,8 +502,8 @@ void AddSwarm(std::vector<RunKey>* keys) {
   s.Integer("join_rate", &S::join_rate, 0, kAny,
             "bytes per second that a replica gives to newcomers and checkpoints; 0 = no bound");
   s.Integer("result_budget", &S::result_budget, 0, kAny,
-            "bytes of the newest decisions' results that a replica keeps, for newcomers to\n"
-            "replay; at least four results are kept");
+            "bytes of the newest decisions' results that a replica keeps while somebody catches\n"
+            "up, who replays them; at least four results. Otherwise it keeps the newest one");
   s.Duration("rebalance", &S::rebalance, true,
              "how often it is considered to move replicas to slower stages; 0s = never. One that\n"
              "was started with --stage N stays there");
@@ -548,8 +556,12 @@ void AddLocalAndRest(std::vector<RunKey>* keys) {
   l.Integers("replicas", &L::replicas, 0, 10000, false,
              "replicas of each stage started on this machine: one number for all stages, or a\n"
              "list with one per stage; 0 = none, others will join");
-  l.Integers("threads", &L::threads, 1, 4096, false,
-             "threads of each stage process: one number, or a list with one per stage");
+  l.Integers("threads", &L::threads, 0, 4096, false,
+             "threads of each stage process: one number, or a list with one per stage; 0 = the\n"
+             "cores are shared out among the local replicas");
+  l.Bytes("memory", &L::memory,
+          "tensors of each stage process: parameters, moments, gradients, and what forward keeps\n"
+          "for backward. What does not fit is not kept but computed again; \"0B\" = no bound");
   l.Bool("restart", &L::restart, "start a local replica that died again");
 
   using K = CheckpointConfig;

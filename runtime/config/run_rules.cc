@@ -22,7 +22,8 @@ std::optional<BrokenRule> ModelRule(const ModelConfig& model) {
   return std::nullopt;
 }
 
-std::optional<BrokenRule> OwnLayersRule(const ModelConfig& model) {
+std::optional<BrokenRule> OwnLayersRule(const RunConfig& config) {
+  const ModelConfig& model = config.model;
   if (!model.own_sha256.empty() && model.own_sha256.size() != model.own_layers.size()) {
     return BrokenRule{{"model.layer_sha256", "model.layers"},
                       absl::StrCat(model.own_sha256.size(), " sums for ", model.own_layers.size(),
@@ -31,6 +32,14 @@ std::optional<BrokenRule> OwnLayersRule(const ModelConfig& model) {
   if (model.own() && model.dropout != 0) {
     return BrokenRule{{"model.dropout", "model.layers"},
                       "is for the built-in layers; layers of your own have none"};
+  }
+  if (model.own() && model.tie_embeddings) {
+    return BrokenRule{{"model.tie_embeddings", "model.layers"},
+                      "is for the built-in layers; layers of your own share nothing"};
+  }
+  if (model.own() && config.train.precision != Precision::kFp32) {
+    return BrokenRule{{"train.precision", "model.layers"},
+                      "is for the built-in layers; layers of your own compute as they are written"};
   }
   return std::nullopt;
 }
@@ -119,7 +128,7 @@ std::optional<BrokenRule> PerStageRule(const RunConfig& config, const std::strin
 
 std::optional<BrokenRule> FindBrokenRule(const RunConfig& config) {
   if (auto broken = ModelRule(config.model)) return broken;
-  if (auto broken = OwnLayersRule(config.model)) return broken;
+  if (auto broken = OwnLayersRule(config)) return broken;
   if (auto broken = DataRule(config)) return broken;
   if (auto broken = TrainRule(config)) return broken;
   if (auto broken = CutsRule(config)) return broken;

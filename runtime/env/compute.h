@@ -43,6 +43,9 @@ struct ForwardOutput {
   double loss_sum = 0;  // last stage: summed over tokens, nats; may be not finite
   int64_t tokens = 0;   // last stage: how many tokens the sum is over
   absl::Duration took;  // on the device
+  // Of the boundaries it got and made, where they travel encoded.
+  absl::Duration decoding;
+  absl::Duration encoding;
 };
 
 struct BackwardInput {
@@ -56,6 +59,8 @@ struct BackwardInput {
 struct BackwardOutput {
   Blob input_gradient;  // f32 [n, T, C], or empty
   absl::Duration took;
+  absl::Duration decoding;
+  absl::Duration encoding;
 };
 
 // One addition to a segment.

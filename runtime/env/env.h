@@ -23,6 +23,10 @@ class Env {
   // two peers' times must not be compared.
   virtual absl::Time Now() const = 0;
 
+  // How long the callback that is running has taken so far. Zero where callbacks take no time: in
+  // the virtual world, and in tests. For accounts of where time goes, never to decide anything.
+  virtual absl::Duration InThisCallback() const { return absl::ZeroDuration(); }
+
   // Calls `callback` once, `delay` from now or a little later, never inline. Callbacks that are due
   // at the same time run in the order they were scheduled.
   virtual TimerId Schedule(absl::Duration delay, std::function<void()> callback) = 0;

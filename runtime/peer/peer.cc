@@ -8,6 +8,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/planted.h"
 #include "runtime/config/run_file.h"
+#include "runtime/peer/metered_compute.h"
 
 namespace starling {
 namespace {
@@ -17,12 +18,13 @@ constexpr absl::Duration kLookAgain = absl::Milliseconds(20);  // whether an upd
 constexpr absl::Duration kLeaveWait = absl::Seconds(2);
 constexpr size_t kUnknownSenderBound = 256;
 
-// The same numbers are made of it: what was made for one can go on with the other.
+// The same numbers are made of it, in the same groups: what was made for one can go on with the
+// other.
 bool SameStage(const RunConfig& a, const RunConfig& b, StageId stage) {
   const size_t s = Value(stage);
   const std::vector<LayerRange> before = StageRanges(a);
   const std::vector<LayerRange> after = StageRanges(b);
-  if (s >= before.size() || s >= after.size() || before[s].begin != after[s].begin ||
+  if (s >= before.size() || before.size() != after.size() || before[s].begin != after[s].begin ||
       before[s].end != after[s].end) {
     return false;
   }
@@ -46,6 +48,7 @@ Peer::Peer(Options options, Env* env, Transport* transport, ComputeFactory make_
       outbox_(env, transport, Outbox::Options()),
       trainer_address_(options_.trainer),
       wanted_(options_.stage) {
+  STARLING_CHECK(options_.layout_of != nullptr);
   transport_->SetHandler(this);
 }
 
@@ -183,9 +186,11 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
     keeper_.reset();
     auto compute = make_compute_(config_, stage_);
     if (!compute.ok()) return Exit(compute.status(), std::string(compute.status().message()));
-    compute_ = *std::move(compute);
+    compute_ = std::make_unique<MeteredCompute>(*std::move(compute), env_, &clock_);
     MakeKeeper();
-    step_end_ = std::make_unique<StepEnd>(stage_, keeper_.get(), compute_.get(), peer_links);
+    step_end_ = std::make_unique<StepEnd>(
+        GroupRangesOf(options_.layout_of(config_, stage_), stage_, config_.stage_count()),
+        keeper_.get(), compute_.get(), peer_links);
   }
   StageServer::Options serve;
   serve.stage = stage_;
@@ -198,6 +203,7 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   serve.seed = config_.train.seed;
   StageLinks* const links = this;
   server_ = std::make_unique<StageServer>(serve, compute_.get(), links);
+  clock_.Stop();
   keeper_->GiveUpLoading(same_trainer);
   // The step under way starts anew; state and complete results stay.
   if (const std::optional<StateName>& held = keeper_->held()) {
@@ -346,10 +352,10 @@ void Peer::Dispatch(const Message& message) {
     Reply(message, Ack{server_->OnClaim(message.sender, *claim), ""});
   } else if (const auto* piece = std::get_if<Piece>(&message.body)) {
     Reply(message, Ack{});
-    step_end_->OnPiece(message.sender, *piece);
+    InRound([&] { step_end_->OnPiece(message.sender, *piece); });
   } else if (const auto* result = std::get_if<Result>(&message.body)) {
     Reply(message, Ack{});
-    step_end_->OnResult(message.sender, *result);
+    InRound([&] { step_end_->OnResult(message.sender, *result); });
   }
 }
 
@@ -385,10 +391,18 @@ void Peer::DispatchFromTrainer(const Message& message) {
   } else if (const auto* seal = std::get_if<Seal>(&message.body)) {
     step_end_->OnSeal(*seal, message.request);
   } else if (const auto* reduce = std::get_if<Reduce>(&message.body)) {
-    step_end_->OnReduce(*reduce, message.request);
+    InRound([&] { step_end_->OnReduce(*reduce, message.request); });
   } else if (const auto* apply = std::get_if<Apply>(&message.body)) {
     step_end_->OnApply(*apply, message.request);
   }
+}
+
+// What adds up or encodes gradients, and so takes the reactor's time.
+template <typename Function>
+void Peer::InRound(Function function) {
+  const absl::Duration before = env_->InThisCallback();
+  function();
+  clock_.OnReactorReduced(env_->Now(), env_->InThisCallback() - before);
 }
 
 void Peer::On(const Muster& muster, const Message& message) {
@@ -447,6 +461,7 @@ void Peer::On(const View& view) {
     if (fenced_.count(member.incarnation) == 0) members[member.incarnation] = member;
     if (member.incarnation == self_) state_ = State::kServing;
   }
+  if (state_ == State::kServing && !clock_.running()) clock_.Start(env_->Now());
   for (const auto& [incarnation, member] : members_) {
     if (members.count(incarnation) == 0) {
       outbox_.CancelTo(incarnation);
@@ -458,7 +473,7 @@ void Peer::On(const View& view) {
   std::deque<Message> waiting;
   waiting.swap(unknown_senders_);
   for (const Message& message : waiting) Dispatch(message);
-  server_->RetrySends();
+  RetrySends();
   step_end_->RetrySends();
 }
 
@@ -468,6 +483,7 @@ void Peer::On(const LoadState& load, const Message& message) {
   if (!keeper_->Begins(message.request)) return;  // being worked on
   // From here on nothing of an earlier era or version is taken up any more.
   era_ = load.state.era;
+  clock_.Stop();
   server_->Reset(load.state.version);
   step_end_->Forget();
   keeper_->OnLoad(load, message.request);
@@ -496,8 +512,16 @@ std::optional<Incarnation> Peer::ChooseNext(std::optional<Incarnation> avoid) {
     wiring_->OnBusy(*next, env_->Now());
     next = wiring_->Choose(env_->Now());
   }
-  if (!next) ScheduleRetry();
+  if (!next) {
+    clock_.SetNoTaker(env_->Now(), true);
+    ScheduleRetry();
+  }
   return next;
+}
+
+void Peer::RetrySends() {
+  clock_.SetNoTaker(env_->Now(), false);  // ChooseNext says so again where that is how it is
+  server_->RetrySends();
 }
 
 void Peer::ScheduleRetry() {
@@ -505,23 +529,25 @@ void Peer::ScheduleRetry() {
       std::max(wiring_->NextTry(env_->Now()) - env_->Now(), absl::Milliseconds(10));
   env_->Cancel(retry_sends_);
   retry_sends_ = env_->Schedule(std::min(delay, absl::Seconds(1)), [this] {
-    if (server_) server_->RetrySends();
+    if (server_) RetrySends();
   });
 }
 
 void Peer::SendForward(Incarnation to, Forward forward, Answered accepted) {
   const Endpoint* address = AddressOf(to);
   STARLING_CHECK(address != nullptr);  // wiring chooses among the members
-  outbox_.Send(*address, to, Make(std::move(forward)), [this, to, accepted](const Message& reply) {
-    const auto* ack = std::get_if<Ack>(&reply.body);
-    const absl::StatusCode code = ack ? ack->code : absl::StatusCode::kAborted;
-    if (code == absl::StatusCode::kResourceExhausted) wiring_->OnBusy(to, env_->Now());
-    if (code == absl::StatusCode::kAborted) {
-      wiring_->OnFinished(to);
-      ScheduleRetry();
-    }
-    accepted(code);
-  });
+  outbox_.Send(*address, to, Make(std::move(forward)),
+               [this, to, accepted, sent = env_->Now()](const Message& reply) {
+                 const auto* ack = std::get_if<Ack>(&reply.body);
+                 const absl::StatusCode code = ack ? ack->code : absl::StatusCode::kAborted;
+                 if (code == absl::StatusCode::kOk) clock_.OnAccepted(env_->Now() - sent);
+                 if (code == absl::StatusCode::kResourceExhausted) wiring_->OnBusy(to, env_->Now());
+                 if (code == absl::StatusCode::kAborted) {
+                   wiring_->OnFinished(to);
+                   ScheduleRetry();
+                 }
+                 accepted(code);
+               });
 }
 
 bool Peer::SendClaim(Incarnation to, const Claim& claim, Answered answered) {

@@ -37,6 +37,7 @@
 #include "runtime/peer/peer_links.h"
 #include "runtime/peer/shard_saver.h"
 #include "runtime/peer/state_keeper.h"
+#include "runtime/peer/step_clock.h"
 #include "runtime/peer/step_end.h"
 #include "runtime/wire/messages.h"
 #include "runtime/wire/wire.h"
@@ -60,7 +61,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
     // What it writes its part of checkpoints with, where the run has replicas do so. Null: it does
     // not.
     Files* files = nullptr;
-    std::function<StageLayout(const RunConfig&, StageId)> layout_of;  // needed beside `files`
+    std::function<StageLayout(const RunConfig&, StageId)> layout_of;  // of a stage's flat run
   };
   // Makes the numbers of a stage, once it is known which.
   using ComputeFactory =
@@ -117,6 +118,8 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   uint64_t AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) override;
   void CancelAsk(uint64_t request) override { outbox_.Cancel(request); }
   void Emit(const Event& event) override { events_(event); }
+  StepTimes TimesAtSeal() override { return clock_.Seal(env_->Now()); }
+  void TimesMove() override { clock_.OnVersion(env_->Now()); }
   void TrainerLost(const std::string& why) override;
 
   // Admission
@@ -141,7 +144,10 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   bool Donates(const Message& message);
 
   void MakeKeeper();
+  template <typename Function>
+  void InRound(Function function);
   void ScheduleRetry();
+  void RetrySends();
   void SetCandidates();
 
   bool FromTrainer(const Message& message) const;
@@ -196,6 +202,8 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   std::unique_ptr<ShardSaver> shards_;   // lives as long as keeper_
   std::unique_ptr<StageServer> server_;  // one per admission
   std::unique_ptr<StepEnd> step_end_;    // lives as long as compute_
+
+  StepClock clock_;  // runs while it serves
 
   // Last, so that it goes first: what it still has to answer uses the others.
   std::unique_ptr<Compute> compute_;

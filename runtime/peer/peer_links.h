@@ -34,6 +34,11 @@ class PeerLinks {
   virtual uint64_t AskAt(const Endpoint& to, MessageBody body, Outbox::OnReplyFn on_reply) = 0;
   virtual void CancelAsk(uint64_t request) = 0;
 
+  // The account of this replica's time (step_clock.h) is told that the step is sealed, and gives
+  // its times; that the version moved.
+  virtual StepTimes TimesAtSeal() = 0;
+  virtual void TimesMove() = 0;
+
   virtual void Emit(const Event& event) = 0;
   // Nothing can be gone on with from here: asks to be let in anew.
   virtual void TrainerLost(const std::string& why) = 0;

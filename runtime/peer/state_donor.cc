@@ -11,6 +11,10 @@ namespace {
 constexpr size_t kWaitingBound = 64;
 // Kept whatever the budget: with fewer nobody could catch up while steps are taken.
 constexpr uint64_t kLeastResults = 4;
+// Kept when nobody catches up: for one that was away for a moment.
+constexpr size_t kIdleResults = 1;
+// Somebody catches up from the first request on until there was none for so many results.
+constexpr uint64_t kWantedFor = 4;
 
 }  // namespace
 
@@ -49,6 +53,11 @@ void StateDonor::ServesNothing() {
 
 void StateDonor::OnResult(Era era, const ResultRecord& record, std::vector<Blob> pieces) {
   results_.Put(era, record, std::move(pieces));
+  if (wanted_for_ > 0) {
+    --wanted_for_;
+  } else {
+    results_.KeepNewest(kIdleResults);
+  }
 }
 
 absl::StatusOr<ChunkedBytes*> StateDonor::Find(Content content, StageId stage, Era era,
@@ -89,6 +98,7 @@ void StateDonor::Give(Era era, Version version, OnSnapshot done) {
 }
 
 void StateDonor::OnFetchIndex(const FetchIndex& fetch, uint64_t request) {
+  wanted_for_ = kWantedFor;
   const auto found = Find(fetch.content, fetch.stage, fetch.era, fetch.version);
   const bool early = absl::IsFailedPrecondition(found.status());
   if (!early || fetch.content != Content::kState || waiting_.size() >= kWaitingBound) {
@@ -104,7 +114,10 @@ void StateDonor::AnswerWaiting() {
   for (Waiter& waiter : waiters) Give(waiter.era, waiter.version, std::move(waiter.done));
 }
 
-void StateDonor::OnFetch(const Fetch& fetch, uint64_t request) { chunks_.OnFetch(fetch, request); }
+void StateDonor::OnFetch(const Fetch& fetch, uint64_t request) {
+  wanted_for_ = kWantedFor;
+  chunks_.OnFetch(fetch, request);
+}
 
 void StateDonor::VisitBuffers(const BufferVisitor& visit) const {
   visit("fetches that wait for a snapshot", waiting_.size(), kWaitingBound);

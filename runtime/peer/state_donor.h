@@ -31,7 +31,9 @@ class StateDonor {
  public:
   struct Options {
     double bytes_per_s = 0;      // of chunks; 0: no bound
-    uint64_t result_budget = 0;  // bytes; kept are at least the newest few
+    // Bytes kept while somebody catches up, and a while longer; at least the newest few. Else the
+    // newest result alone: a result is as large as the gradient.
+    uint64_t result_budget = 0;
   };
 
   StateDonor(StageId stage, Options options, Env* env, Compute* compute, PeerLinks* links);
@@ -75,6 +77,7 @@ class StateDonor {
   ResultLog results_;
   ChunkDonor chunks_;
   bool snapshot_pending_ = false;
+  uint64_t wanted_for_ = 0;  // results to come that are kept for those who catch up
   // Requests for the index of a snapshot that is not there yet.
   std::vector<std::pair<FetchIndex, uint64_t>> waiting_;
   // Those that wait for a snapshot as a whole.

@@ -15,8 +15,9 @@ constexpr size_t kRoundsBound = 256;
 
 }  // namespace
 
-StepEnd::StepEnd(StageId stage, StateKeeper* state, Compute* compute, PeerLinks* links)
-    : stage_(stage), state_(state), compute_(compute), links_(links) {}
+StepEnd::StepEnd(std::vector<GroupRange> groups, StateKeeper* state, Compute* compute,
+                 PeerLinks* links)
+    : groups_(std::move(groups)), state_(state), compute_(compute), links_(links) {}
 
 void StepEnd::OnAdmitted(StageServer* server) {
   server_ = server;
@@ -65,6 +66,7 @@ void StepEnd::OnSeal(const Seal& seal, uint64_t request) {
     sealed.segments = *std::move(segments);
     sealed.bytes_forward = server_->bytes_forward();
     sealed.bytes_backward = server_->bytes_backward();
+    sealed.times = links_->TimesAtSeal();
     if (!seal.verify) return AnswerSeal(std::move(sealed));
     compute_->Hash([this, sealed = std::move(sealed),
                     alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<Hash128> hash) mutable {
@@ -97,8 +99,19 @@ void StepEnd::OnReduce(const Reduce& reduce, uint64_t request) {
   BeginRound(plan.id, plan);
 }
 
+const GroupRange* StepEnd::RangeOf(uint32_t group) const {
+  const auto found = std::find_if(groups_.begin(), groups_.end(), [group](const GroupRange& range) {
+    return range.group == group;
+  });
+  return found == groups_.end() ? nullptr : &*found;
+}
+
 void StepEnd::BeginRound(RoundId id, const RoundPlan& plan) {
-  if (absl::Status status = CheckPlan(plan, compute_->size(), links_->self()); !status.ok()) {
+  const GroupRange* range = RangeOf(id.group);
+  if (range == nullptr) {
+    return FailRound(id, absl::InvalidArgumentError("a round of another stage's parameters"));
+  }
+  if (absl::Status status = CheckPlan(plan, range->count, links_->self()); !status.ok()) {
     return FailRound(id, status);
   }
   PieceStore::Contribution own;
@@ -116,29 +129,51 @@ void StepEnd::BeginRound(RoundId id, const RoundPlan& plan) {
     }
     segments.push_back(ref.id);
   }
-  if (const SegmentSum* sum = pieces_.FindSum(own)) return Contribute(plan, SegmentSum(*sum));
-  compute_->Read(
-      id.step, std::move(segments),
-      [this, id, plan, own, alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<SegmentSum> sum) {
-        if (alive.expired()) return;
-        if (rounds_.count(id) == 0) return;  // the step ended without it
-        if (!sum.ok()) return FailRound(id, sum.status());
-        pieces_.KeepSum(own, *sum);
-        Contribute(plan, *sum);
-      });
+  ReadFor(plan, own, std::move(segments));
+}
+
+// The groups' rounds name the same segments, so they are summed once.
+void StepEnd::ReadFor(const RoundPlan& plan, const PieceStore::Contribution& own,
+                      std::vector<SegmentId> segments) {
+  if (own_sum_ && own_sum_->segments == own) {
+    if (own_sum_->sum) return Contribute(plan, *own_sum_->sum);
+    own_sum_->waiting.push_back(plan);
+    return;
+  }
+  own_sum_ = std::make_shared<OwnSum>(OwnSum{own, std::nullopt, {plan}});
+  compute_->Read(plan.id.step, std::move(segments),
+                 [this, asked = own_sum_,
+                  life = std::weak_ptr<bool>(step_life_)](const absl::StatusOr<SegmentSum>& sum) {
+                   if (!life.expired()) OnRead(asked.get(), sum);  // else the step ended without it
+                 });
+}
+
+void StepEnd::OnRead(OwnSum* own, const absl::StatusOr<SegmentSum>& sum) {
+  if (sum.ok()) own->sum = *sum;
+  if (!sum.ok() && own_sum_.get() == own) own_sum_.reset();
+  for (const RoundPlan& plan : std::exchange(own->waiting, {})) {
+    if (!sum.ok()) {
+      FailRound(plan.id, sum.status());
+    } else {
+      Contribute(plan, *sum);
+    }
+  }
 }
 
 void StepEnd::Contribute(const RoundPlan& plan, const SegmentSum& sum) {
   const RoundId id = plan.id;
+  const GroupRange& range = *RangeOf(id.group);
+  const PieceStore& store = pieces_[id.group];
   Round& round = rounds_[id];
-  round.member = std::make_unique<RoundMember>(plan, links_->self(), compute_->size());
-  std::vector<RoundSend> sends = round.member->Contribute(sum, &pieces_);
+  round.member = std::make_unique<RoundMember>(plan, links_->self(), range.count);
+  std::vector<RoundSend> sends = round.member->Contribute(
+      SegmentSum{sum.gradient.Slice(range.begin, range.count), sum.lane}, &store);
   std::vector<std::pair<Incarnation, Piece>> pieces = std::exchange(round.early_pieces, {});
   // What came for an earlier round of the step and is the same in this one.
   for (uint32_t part = 0; part < plan.parts.size(); ++part) {
     if (plan.members[plan.parts[part].owner].incarnation != links_->self()) continue;
     for (const RoundMemberPlan& member : plan.members) {
-      const Piece* kept = pieces_.Find(member.incarnation, part, member.segments);
+      const Piece* kept = store.Find(member.incarnation, part, member.segments);
       if (kept == nullptr || member.segments.empty() || kept->round == id) continue;
       pieces.emplace_back(member.incarnation, *kept);
       pieces.back().second.round = id;
@@ -165,7 +200,7 @@ void StepEnd::Contribute(const RoundPlan& plan, const SegmentSum& sum) {
 
 void StepEnd::OnPiece(Incarnation from, const Piece& piece) {
   if (piece.round.step != step()) return;
-  pieces_.Keep(from, piece);
+  pieces_[piece.round.group].Keep(from, piece);
   TakePiece(from, piece);
   // Its sender will not send it again in a newer round, which may be under way here already.
   std::vector<RoundId> newer;
@@ -232,18 +267,20 @@ void StepEnd::RoundMoved(RoundId id, std::vector<RoundSend> sends) {
 }
 
 void StepEnd::ClearPieces() {
-  pieces_.Clear();
+  pieces_.clear();
+  own_sum_.reset();
   step_life_ = std::make_shared<bool>(true);
 }
 
 bool StepEnd::Send(const RoundSend& send) {
   const auto* piece = std::get_if<Piece>(&send.message);
   if (piece == nullptr) return links_->AskMember(send.to, std::get<Result>(send.message), nullptr);
-  if (pieces_.IsDelivered(send.to, piece->part, piece->segments)) return true;
+  const uint32_t group = piece->round.group;
+  if (pieces_[group].IsDelivered(send.to, piece->part, piece->segments)) return true;
   return links_->AskMember(send.to, *piece,
-                           [this, to = send.to, part = piece->part, segments = piece->segments,
-                            life = std::weak_ptr<bool>(step_life_)] {
-                             if (!life.expired()) pieces_.Delivered(to, part, segments);
+                           [this, group, to = send.to, part = piece->part,
+                            segments = piece->segments, life = std::weak_ptr<bool>(step_life_)] {
+                             if (!life.expired()) pieces_[group].Delivered(to, part, segments);
                            });
 }
 
@@ -258,6 +295,38 @@ void StepEnd::FailRound(RoundId id, const absl::Status& status) {
   links_->ReplyToTrainer(rounds_[id].reduce_request, std::move(reduced));
 }
 
+std::optional<StepEnd::Total> StepEnd::TotalOf(const Decision& decision) {
+  Total total;
+  std::vector<Hash128> hashes;
+  for (const GroupRange& range : groups_) {
+    const auto group = std::find_if(
+        decision.groups.begin(), decision.groups.end(),
+        [&range](const GroupOutcome& outcome) { return outcome.round.group == range.group; });
+    if (group == decision.groups.end()) return std::nullopt;
+    auto round = rounds_.find(group->round);
+    if (Planted(Bug::kApplyOtherRound)) {
+      round = std::find_if(rounds_.begin(), rounds_.end(),
+                           [&range](const auto& r) { return r.first.group == range.group; });
+    }
+    if (round == rounds_.end() || !round->second.member || !round->second.member->complete()) {
+      return std::nullopt;
+    }
+    const RoundMember& member = *round->second.member;
+    hashes.push_back(group->result_hash);
+    if (member.outcome().result_hash != hashes.back() && !Planted(Bug::kApplyOtherRound)) {
+      return std::nullopt;
+    }
+    if (Planted(Bug::kApplyWithoutTie) && range.begin > 0 && own_sum_ && own_sum_->sum) {
+      total.pieces.push_back(own_sum_->sum->gradient.Slice(range.begin, range.count));
+      continue;
+    }
+    for (Blob& piece : member.gradient()) total.pieces.push_back(std::move(piece));
+  }
+  total.hash = hashes.size() == 1 ? hashes.front()
+                                  : HashBytes(hashes.data(), hashes.size() * sizeof(Hash128));
+  return total;
+}
+
 void StepEnd::OnApply(const Apply& apply, uint64_t request) {
   const Decision& decision = apply.decision;
   const Version target = VersionAfter(decision.step);
@@ -269,20 +338,13 @@ void StepEnd::OnApply(const Apply& apply, uint64_t request) {
     MoveTo(target);
     return Finished(decision, request, held->hash, Hash128(), {});
   }
-  const auto group =
-      std::find_if(decision.groups.begin(), decision.groups.end(),
-                   [this](const GroupOutcome& g) { return g.round.group == Value(stage_); });
-  auto round = group == decision.groups.end() ? rounds_.end() : rounds_.find(group->round);
-  if (Planted(Bug::kApplyOtherRound)) round = rounds_.begin();
-  if (round == rounds_.end() || !round->second.member || !round->second.member->complete() ||
-      (round->second.member->outcome().result_hash != group->result_hash &&
-       !Planted(Bug::kApplyOtherRound))) {
+  const std::optional<Total> total = TotalOf(decision);
+  if (!total) {
     return links_->TrainerLost("a decision was taken on a result this replica does not hold");
   }
   applying_ = target;
-  const std::vector<Blob> pieces = round->second.member->gradient();
-  compute_->Apply(decision.scalars, pieces,
-                  [this, decision, request, pieces, result_hash = group->result_hash,
+  compute_->Apply(decision.scalars, total->pieces,
+                  [this, decision, request, pieces = total->pieces, result_hash = total->hash,
                    alive = std::weak_ptr<bool>(alive_)](absl::StatusOr<Hash128> hash) {
                     if (alive.expired()) return;
                     applying_ = Version{0};
@@ -298,6 +360,7 @@ void StepEnd::OnApply(const Apply& apply, uint64_t request) {
 
 // From here on every message is about the next step.
 void StepEnd::MoveTo(Version version) {
+  links_->TimesMove();
   server_->OnVersion(version);
   state_->OnVersion(version);
   for (auto it = rounds_.begin(); it != rounds_.end();) {

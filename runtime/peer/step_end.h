@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "runtime/base/buffers.h"
+#include "runtime/base/parameter_groups.h"
 #include "runtime/env/compute.h"
 #include "runtime/peer/peer_links.h"
 #include "runtime/peer/state_keeper.h"
@@ -25,7 +26,8 @@ namespace starling {
 
 class StepEnd {
  public:
-  StepEnd(StageId stage, StateKeeper* state, Compute* compute, PeerLinks* links);
+  // `groups`: those that the stage's flat run is made of, in its order.
+  StepEnd(std::vector<GroupRange> groups, StateKeeper* state, Compute* compute, PeerLinks* links);
   StepEnd(const StepEnd&) = delete;
   StepEnd& operator=(const StepEnd&) = delete;
 
@@ -62,10 +64,21 @@ class StepEnd {
     bool answered = false;
   };
 
+  // A sum of this replica's segments over the whole run, which serves the rounds of all groups.
+  struct OwnSum {
+    PieceStore::Contribution segments;
+    std::optional<SegmentSum> sum;   // none while the device is at it
+    std::vector<RoundPlan> waiting;  // for it
+  };
+
   // The step under way, whose decision has not been applied.
   Step step() const { return Step{Value(server_->version()) + 1}; }
   void AnswerSeal(Sealed sealed);
+  const GroupRange* RangeOf(uint32_t group) const;
   void BeginRound(RoundId id, const RoundPlan& plan);
+  void ReadFor(const RoundPlan& plan, const PieceStore::Contribution& own,
+               std::vector<SegmentId> segments);
+  void OnRead(OwnSum* own, const absl::StatusOr<SegmentSum>& sum);
   void Contribute(const RoundPlan& plan, const SegmentSum& sum);
   bool Send(const RoundSend& send);
   void ClearPieces();
@@ -73,11 +86,17 @@ class StepEnd {
   void TakePiece(Incarnation from, const Piece& piece);
   void RoundMoved(RoundId id, std::vector<RoundSend> sends);
   void FailRound(RoundId id, const absl::Status& status);
+  // What a decision summed for this stage: the whole flat run, in pieces.
+  struct Total {
+    std::vector<Blob> pieces;
+    Hash128 hash;  // of the result, or of the results' hashes where there are several groups
+  };
+  std::optional<Total> TotalOf(const Decision& decision);
   void MoveTo(Version version);
   void Finished(const Decision& decision, uint64_t request, Hash128 hash, Hash128 result_hash,
                 std::vector<Blob> pieces);
 
-  const StageId stage_;
+  const std::vector<GroupRange> groups_;
   StateKeeper* const state_;
   Compute* const compute_;
   PeerLinks* const links_;
@@ -87,7 +106,8 @@ class StepEnd {
   std::map<uint32_t, std::pair<uint64_t, std::optional<Sealed>>> seals_;
   std::vector<SegmentSummary> sealed_;
   std::map<RoundId, Round> rounds_;
-  PieceStore pieces_;  // of all rounds of the step
+  std::map<uint32_t, PieceStore> pieces_;  // by group, of all rounds of the step
+  std::shared_ptr<OwnSum> own_sum_;        // the newest asked for
   // Acknowledgements of its pieces may come when it is over: they hold a weak reference to this.
   std::shared_ptr<bool> step_life_ = std::make_shared<bool>(true);
   Version applying_{0};

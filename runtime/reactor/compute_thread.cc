@@ -1,11 +1,19 @@
 #include "runtime/reactor/compute_thread.h"
 
+#include <chrono>
 #include <utility>
 
 #include "absl/status/statusor.h"
 #include "stages/coded_executor.h"
 
 namespace starling {
+namespace {
+
+absl::Duration MonotonicTime() {
+  return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
+}
+
+}  // namespace
 
 ThreadedCompute::ThreadedCompute(EventLoop* loop, std::unique_ptr<StageExecutor> executor,
                                  Options options)
@@ -14,13 +22,19 @@ ThreadedCompute::ThreadedCompute(EventLoop* loop, std::unique_ptr<StageExecutor>
       worker_(loop, {options.thread_name, options.queue_bound, std::move(options.on_start)}) {}
 
 void ThreadedCompute::Forward(ForwardInput input, Done<ForwardOutput> done) {
-  worker_.Run<ForwardOutput>([this, input = std::move(input)] { return CodedForward(executor_.get(), input); },
-                             std::move(done));
+  worker_.Run<ForwardOutput>(
+      [this, input = std::move(input)] {
+        return CodedForward(executor_.get(), input, MonotonicTime);
+      },
+      std::move(done));
 }
 
 void ThreadedCompute::Backward(BackwardInput input, Done<BackwardOutput> done) {
   worker_.Run<BackwardOutput>(
-      [this, input = std::move(input)] { return CodedBackward(executor_.get(), input); }, std::move(done));
+      [this, input = std::move(input)] {
+        return CodedBackward(executor_.get(), input, MonotonicTime);
+      },
+      std::move(done));
 }
 
 void ThreadedCompute::Drop(WorkId work) {

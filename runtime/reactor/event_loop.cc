@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <time.h>
-#include <zmq.h>
 
 #include <algorithm>
 #include <limits>
@@ -17,6 +16,10 @@ namespace {
 // After a sleep ZeroMQ's own thread needs a moment to hand over what the kernel holds.
 constexpr absl::Duration kHandOverWait = absl::Milliseconds(10);
 constexpr int kHandOverTurns = 10;
+
+// Of the poller; watches have the numbers between.
+constexpr uint64_t kMailboxKey = 0;
+constexpr uint64_t kStopKey = std::numeric_limits<uint64_t>::max();
 
 absl::Time MonotonicNow() {
   timespec now;
@@ -36,10 +39,10 @@ EventLoop::Options WithDefaults(EventLoop::Options options) {
 }
 
 // Rounded up: a timer must not be found not yet due again and again.
-long PollMilliseconds(absl::Duration timeout) {
+int PollMilliseconds(absl::Duration timeout) {
   if (timeout == absl::InfiniteDuration()) return -1;
   const int64_t ms = absl::ToInt64Milliseconds(absl::Ceil(timeout, absl::Milliseconds(1)));
-  return static_cast<long>(std::clamp<int64_t>(ms, 0, std::numeric_limits<int>::max()));
+  return static_cast<int>(std::clamp<int64_t>(ms, 0, std::numeric_limits<int>::max()));
 }
 
 }  // namespace
@@ -49,7 +52,10 @@ EventLoop::EventLoop(Options options)
       thread_(std::this_thread::get_id()),
       rng_(*options_.seed),
       now_(options_.clock()),
-      mailbox_(options_.mailbox_bound) {}
+      mailbox_(options_.mailbox_bound) {
+  poller_.Add(kMailboxKey, mailbox_.fd());
+  poller_.Add(kStopKey, stop_wakeup_.fd());
+}
 
 EventLoop::~EventLoop() {
   CheckThread();
@@ -67,6 +73,10 @@ void EventLoop::CheckThread() const {
 }
 
 absl::Time EventLoop::Now() const { return running_ ? now_ : options_.clock(); }
+
+absl::Duration EventLoop::InThisCallback() const {
+  return running_ ? options_.clock() - now_ : absl::ZeroDuration();
+}
 
 TimerId EventLoop::Schedule(absl::Duration delay, std::function<void()> callback) {
   CheckThread();
@@ -99,23 +109,25 @@ void EventLoop::Stop() {
   stop_wakeup_.Signal();
 }
 
-EventLoop::WatchId EventLoop::Add(Watch watch) {
-  CheckThread();
-  const WatchId id{next_sequence_++};
-  watches_[id] = std::move(watch);
-  return id;
-}
-
 EventLoop::WatchId EventLoop::AddReadable(int fd, std::function<void()> callback) {
-  return Add({nullptr, fd, std::make_shared<std::function<void()>>(std::move(callback))});
+  CheckThread();
+  const uint64_t key = next_sequence_++;
+  poller_.Add(key, fd);
+  watches_[WatchId{key}] = std::make_shared<std::function<void()>>(std::move(callback));
+  return WatchId{key};
 }
 
 EventLoop::WatchId EventLoop::AddReadableSocket(void* socket, std::function<void()> callback) {
-  return Add({socket, -1, std::make_shared<std::function<void()>>(std::move(callback))});
+  CheckThread();
+  const uint64_t key = next_sequence_++;
+  poller_.AddSocket(key, socket);
+  watches_[WatchId{key}] = std::make_shared<std::function<void()>>(std::move(callback));
+  return WatchId{key};
 }
 
 void EventLoop::Remove(WatchId watch) {
   CheckThread();
+  poller_.Remove(static_cast<uint64_t>(watch));
   auto doomed = watches_.extract(watch);
 }
 
@@ -191,24 +203,13 @@ void EventLoop::WakeUpAfter(absl::Duration slept) {
 
 // Takes posted closures from the mailbox, and gives the watches that can be read, in order of id.
 std::vector<EventLoop::WatchId> EventLoop::Poll(absl::Duration timeout) {
-  std::vector<zmq_pollitem_t> items;
-  std::vector<WatchId> ids;
-  items.push_back({nullptr, mailbox_.fd(), ZMQ_POLLIN, 0});
-  items.push_back({nullptr, stop_wakeup_.fd(), ZMQ_POLLIN, 0});
-  for (const auto& [id, watch] : watches_) {
-    items.push_back({watch.socket, watch.fd, ZMQ_POLLIN, 0});
-    ids.push_back(id);
-  }
   std::vector<WatchId> ready;
-  if (zmq_poll(items.data(), static_cast<int>(items.size()), PollMilliseconds(timeout)) < 0) {
-    STARLING_CHECK_MSG(zmq_errno() == EINTR, zmq_strerror(zmq_errno()));
-    return ready;
-  }
-  if (items[0].revents != 0) {
-    for (std::function<void()>& closure : mailbox_.Take()) posted_.push_back(std::move(closure));
-  }
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (items[i + 2].revents != 0) ready.push_back(ids[i]);
+  for (uint64_t key : poller_.Wait(PollMilliseconds(timeout))) {
+    if (key == kMailboxKey) {
+      for (std::function<void()>& closure : mailbox_.Take()) posted_.push_back(std::move(closure));
+    } else if (key != kStopKey) {
+      ready.push_back(WatchId{key});
+    }
   }
   return ready;
 }
@@ -231,7 +232,7 @@ void EventLoop::Dispatch(const std::vector<WatchId>& ready) {
     if (stop_.load()) return;
     const auto found = watches_.find(id);
     if (found == watches_.end()) continue;  // removed by a callback of this turn
-    const std::shared_ptr<std::function<void()>> callback = found->second.callback;
+    const std::shared_ptr<std::function<void()>> callback = found->second;
     Call(*callback);
   }
 }

@@ -31,6 +31,7 @@
 #include "runtime/base/rng.h"
 #include "runtime/env/env.h"
 #include "runtime/reactor/mailbox.h"
+#include "runtime/reactor/poller.h"
 #include "runtime/reactor/signal_pipe.h"
 
 namespace starling {
@@ -58,6 +59,7 @@ class EventLoop final : public Env {
   // Env. Now() is taken before each callback and constant within it; outside of Run it is the
   // clock.
   absl::Time Now() const override;
+  absl::Duration InThisCallback() const override;
   TimerId Schedule(absl::Duration delay, std::function<void()> callback) override;
   void Cancel(TimerId timer) override;
   uint64_t Random() override;
@@ -76,7 +78,7 @@ class EventLoop final : public Env {
   void Stop();
 
   // Calls back in every turn in which the file descriptor (or the ZeroMQ socket) can be read. It
-  // must stay open until it is removed.
+  // must stay open until it is removed, and be added once. Nothing may be sent on such a socket.
   WatchId AddReadable(int fd, std::function<void()> callback);
   WatchId AddReadableSocket(void* socket, std::function<void()> callback);
   void Remove(WatchId watch);
@@ -91,11 +93,6 @@ class EventLoop final : public Env {
   void SetSleptHandler(std::function<void(absl::Duration)> handler);
 
  private:
-  struct Watch {
-    void* socket = nullptr;  // or
-    int fd = -1;
-    std::shared_ptr<std::function<void()>> callback;
-  };
   struct Timer {
     TimerId id;
     std::function<void()> callback;
@@ -103,7 +100,6 @@ class EventLoop final : public Env {
   using TimerKey = std::pair<absl::Time, uint64_t>;  // due, order of scheduling
 
   void CheckThread() const;
-  WatchId Add(Watch watch);
   absl::Time NextDue() const;
   void Turn(absl::Time until);
   std::vector<WatchId> Poll(absl::Duration timeout);
@@ -122,7 +118,7 @@ class EventLoop final : public Env {
   uint64_t next_sequence_ = 1;  // of timers and watches
   std::map<TimerKey, Timer> timers_;
   std::map<TimerId, TimerKey> timer_keys_;
-  std::map<WatchId, Watch> watches_;
+  std::map<WatchId, std::shared_ptr<std::function<void()>>> watches_;
   std::function<void(absl::Duration)> slept_handler_;
   std::unique_ptr<SignalPipe> signals_;
   std::map<int, std::function<void()>> signal_callbacks_;
@@ -132,6 +128,8 @@ class EventLoop final : public Env {
   std::atomic<bool> stop_{false};
   Mailbox<std::function<void()>> mailbox_;
   Wakeup stop_wakeup_;
+
+  Poller poller_;  // of the mailbox, of stops and of the watches
 };
 
 }  // namespace starling

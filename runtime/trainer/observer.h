@@ -13,6 +13,13 @@
 
 namespace starling {
 
+// Where a replica's time went from the last seal of the step before to that of the step.
+struct ReplicaTimes {
+  Incarnation replica;
+  StageId stage{0};
+  StepTimes times;
+};
+
 // One decided step, as a line of metrics.jsonl.
 struct StepReport {
   Step step{0};
@@ -29,6 +36,7 @@ struct StepReport {
   uint64_t bytes_backward = 0;
   bool lane_ok = true;
   bool skipped = false;
+  std::vector<ReplicaTimes> times;  // of those that have taken part in the whole step
 };
 
 // Called on the reactor thread. Implementations must not call back into the trainer.

@@ -9,26 +9,35 @@
 namespace starling {
 namespace {
 
-// It holds what the decision summed for its stage, at the version before it.
-bool CanFinish(const Returnee& returnee, const Decision& newest) {
+bool Holds(const Returnee& returnee, const GroupOutcome& group) {
+  return std::any_of(returnee.results.begin(), returnee.results.end(),
+                     [&group](const HeldResult& result) {
+                       return result.round == group.round && result.hash == group.result_hash;
+                     });
+}
+
+// It holds all that the decision summed for its stage, at the version before it.
+bool CanFinish(const Returnee& returnee, const std::vector<ParameterGroup>& groups,
+               const Decision& newest) {
   if (!returnee.held || returnee.held->era != newest.era ||
       returnee.held->version != VersionBefore(newest.step)) {
     return false;
   }
   if (newest.skip) return true;  // there is nothing to apply
+  bool any = false;
   for (const GroupOutcome& group : newest.groups) {
-    if (group.round.group != Value(returnee.stage)) continue;
-    return std::any_of(returnee.results.begin(), returnee.results.end(),
-                       [&group](const HeldResult& result) {
-                         return result.round == group.round && result.hash == group.result_hash;
-                       });
+    const uint32_t number = group.round.group;
+    if (number >= groups.size() || !Concerns(groups[number], returnee.stage)) continue;
+    if (!Holds(returnee, group)) return false;
+    any = true;
   }
-  return false;
+  return any;
 }
 
 }  // namespace
 
 ReturnPlan PlanReturn(const LiveState& live, uint32_t stages,
+                      const std::vector<ParameterGroup>& groups,
                       const std::vector<Returnee>& returnees) {
   const Decision& newest = live.newest;
   ReturnPlan plan;
@@ -44,7 +53,7 @@ ReturnPlan PlanReturn(const LiveState& live, uint32_t stages,
           returnee.held->version == VersionAfter(newest.step)) {
         arrived[returnee.incarnation] = returnee.held->hash;
         members.insert(returnee.incarnation);
-      } else if (CanFinish(returnee, newest)) {
+      } else if (CanFinish(returnee, groups, newest)) {
         serve.push_back(returnee.incarnation);
         ++plan.finish;
       }

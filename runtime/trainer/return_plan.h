@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/parameter_groups.h"
 #include "runtime/wire/messages.h"
 
 namespace starling {
@@ -46,8 +47,9 @@ struct ReturnPlan {
 
 // Of replicas of a stage that hold different states of the decided version those with the known
 // hash count, or else the majority; the others must load. Where neither tells who is right, nobody
-// is.
+// is. Who is to finish needs the results of all of `groups` that concern its stage.
 ReturnPlan PlanReturn(const LiveState& live, uint32_t stages,
+                      const std::vector<ParameterGroup>& groups,
                       const std::vector<Returnee>& returnees);
 
 }  // namespace starling

@@ -144,9 +144,7 @@ void ShardOrders::OnSaved(StageId stage, Incarnation from, const ShardSaved& ans
   for (const ShardFile& file : answer.files) {
     shard.files.push_back({file.name, file.bytes, file.hash});
   }
-  for (const TensorSpec& spec : (*layouts_)[Value(stage)].tensors) {
-    shard.parameters.push_back({spec.name, spec.shape});
-  }
+  shard.parameters = ParametersOf((*layouts_)[Value(stage)]);
   const auto written = events_.written;
   written(stage, std::move(shard), ToString(from));
 }

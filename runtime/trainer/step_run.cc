@@ -35,9 +35,14 @@ StepRun::StepRun(Options options, Env* env, Swarm* swarm, const DataFeed* data, 
       pace_(options_.pace != nullptr ? options_.pace : &own_pace_),
       slow_(options_.work, pace_),
       began_(env->Now()),
-      plans_(swarm->stages()) {
-  for (uint32_t stage = 0; stage < swarm->stages(); ++stage) {
-    lanes_.push_back(LaneTotal(options_.step, StageId{stage}, options_.microbatches));
+      plans_(options_.groups.size()) {
+  for (const ParameterGroup& group : options_.groups) {
+    uint64_t lane = 0;
+    for (const StageId& stage : group.stages) {
+      if (Planted(Bug::kForgetTiedStage) && stage != group.stages.front()) continue;
+      lane += LaneTotal(options_.step, stage, options_.microbatches);
+    }
+    lanes_.push_back(lane);
   }
 }
 
@@ -130,8 +135,10 @@ bool StepRun::Send(const Todo& todo) {
   const std::optional<Incarnation> to = ChooseFirst(todo);
   if (!to) return false;
   const bool train = todo.id.kind == WorkKind::kTrain;
+  const absl::Duration before = env_->InThisCallback();
   MicrobatchData data =
       train ? data_->Train(todo.id.step, todo.id.index) : data_->Evaluate(todo.id.index);
+  feeding_ += env_->InThisCallback() - before;
   if (!data.status.ok()) {
     wiring_->OnFinished(*to);
     Finish(data.status);
@@ -308,17 +315,17 @@ void StepRun::BeginReduce() {
   phase_ = Phase::kReducing;
   ++round_number_;
   reduced_.clear();
-  for (uint32_t stage = 0; stage < swarm_->stages(); ++stage) {
+  for (uint32_t group = 0; group < options_.groups.size(); ++group) {
     RoundPlan plan;
-    plan.id = {swarm_->epoch(), options_.step, stage, round_number_};
-    plan.members = picked_[stage];
-    plan.parts = round_number_ > 1 ? KeepParts(plans_[stage], plan.members)
-                                   : EqualParts(options_.stage_sizes[stage],
+    plan.id = {swarm_->epoch(), options_.step, group, round_number_};
+    plan.members = MembersOf(options_.groups[group]);
+    plan.parts = round_number_ > 1 ? KeepParts(plans_[group], plan.members)
+                                   : EqualParts(options_.groups[group].size,
                                                 static_cast<uint32_t>(plan.members.size()));
-    plan.expected_lane = lanes_[stage];
+    plan.expected_lane = lanes_[group];
     if (plan.members.size() > 1) plan.encoding = options_.round_encoding;  // else nothing travels
     if (plan.encoding != Encoding::kRaw) plan.scale_exponent = MeanExponent(options_.tokens);
-    plans_[stage] = plan;
+    plans_[group] = plan;
     for (const RoundMemberPlan& member : plan.members) {
       swarm_->Ask(member.incarnation, Reduce{plan},
                   [this, from = member.incarnation,
@@ -330,19 +337,34 @@ void StepRun::BeginReduce() {
   }
 }
 
+std::vector<RoundMemberPlan> StepRun::MembersOf(const ParameterGroup& group) const {
+  std::vector<RoundMemberPlan> members;
+  for (const StageId& stage : group.stages) {
+    for (const RoundMemberPlan& member : picked_[Value(stage)]) {
+      members.push_back(member);
+      const bool forget = Planted(Bug::kForgetTiedStage) && stage != group.stages.front();
+      if (forget) members.back().segments.clear();
+    }
+  }
+  return members;
+}
+
 void StepRun::OnReduced(Incarnation from, const Reduced& reduced) {
   if (phase_ != Phase::kReducing || reduced.round.number != round_number_) return;
   if (reduced.code == absl::StatusCode::kCancelled) return;  // it is stopping: its fence is coming
   if (reduced.round.group >= lanes_.size()) return;
   if (reduced.code != absl::StatusCode::kOk) return OnRoundFailed(from, reduced);
-  reduced_[from] = reduced;
-  if (reduced_.size() < swarm_->replicas().size()) return;
-  for (const auto& [incarnation, mine] : reduced_) {
-    const Reduced& first = reduced_.at(picked_[mine.round.group].front().incarnation);
-    const uint64_t expected = lanes_[mine.round.group];
+  reduced_[{reduced.round.group, from}] = reduced;
+  size_t wanted = 0;
+  for (const RoundPlan& plan : plans_) wanted += plan.members.size();
+  if (reduced_.size() < wanted) return;
+  for (const auto& [member, mine] : reduced_) {
+    const uint32_t group = mine.round.group;
+    const Reduced& first = reduced_.at({group, plans_[group].members.front().incarnation});
+    const uint64_t expected = lanes_[group];
     if (mine.lane != expected || mine.result_hash != first.result_hash) {
       return Finish(absl::DataLossError(absl::StrCat(
-          "stage ", mine.round.group, " in step ", Value(options_.step), ": ",
+          ToString(options_.groups[group]), " in step ", Value(options_.step), ": ",
           mine.lane != expected ? "the integer lane says a microbatch was counted twice or never"
                                 : "replicas hold different results",
           "; nothing was applied")));
@@ -354,9 +376,9 @@ void StepRun::OnReduced(Incarnation from, const Reduced& reduced) {
 // What cannot be followed (a segment that is not there, or spoiled) is sealed and tried again;
 // wrong numbers are not.
 void StepRun::OnRoundFailed(Incarnation from, const Reduced& reduced) {
-  const std::string what =
-      absl::StrCat("the all-reduce of stage ", reduced.round.group, " in step ",
-                   Value(options_.step), " failed at ", ToString(from), ": ", reduced.error);
+  const std::string what = absl::StrCat(
+      "the all-reduce of ", ToString(options_.groups[reduced.round.group]), " in step ",
+      Value(options_.step), " failed at ", ToString(from), ": ", reduced.error);
   if (reduced.code == absl::StatusCode::kDataLoss || ++failed_rounds_ > kRoundTries) {
     return Finish(absl::DataLossError(what));
   }
@@ -369,18 +391,23 @@ StepOutcome StepRun::Summarize() const {
   StepOutcome outcome;
   outcome.retries = retries_;
   outcome.replayed = replayed_;
+  outcome.feeding = feeding_;
   for (const auto& [incarnation, sealed] : sealed_) {
     outcome.bytes_forward += sealed.bytes_forward;
     outcome.bytes_backward += sealed.bytes_backward;
+    const Replica* replica = swarm_->Find(incarnation);
+    if (replica == nullptr) continue;
+    outcome.times.push_back({incarnation, replica->member.stage, sealed.times});
   }
   std::map<uint32_t, std::pair<double, int64_t>> losses;  // by index
-  for (uint32_t stage = 0; options_.microbatches > 0 && stage < swarm_->stages(); ++stage) {
-    const Reduced& reduced = reduced_.at(picked_[stage].front().incarnation);
+  for (uint32_t group = 0; options_.microbatches > 0 && group < plans_.size(); ++group) {
+    const std::vector<RoundMemberPlan>& members = plans_[group].members;
+    const Reduced& reduced = reduced_.at({group, members.front().incarnation});
     outcome.groups.push_back(
-        {reduced.round, picked_[stage], reduced.result_hash, reduced.square_norm, reduced.lane});
+        {reduced.round, members, reduced.result_hash, reduced.square_norm, reduced.lane});
     outcome.square_norm += reduced.square_norm;
-    if (stage + 1 < swarm_->stages()) continue;
-    for (const RoundMemberPlan& member : picked_[stage]) {
+    if (group + 1 != swarm_->stages()) continue;
+    for (const RoundMemberPlan& member : members) {  // of the last stage, which has the losses
       for (const SegmentSummary& segment : sealed_.at(member.incarnation).segments) {
         const bool counted =
             std::any_of(member.segments.begin(), member.segments.end(),

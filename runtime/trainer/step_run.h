@@ -30,9 +30,11 @@
 #include "absl/status/statusor.h"
 #include "router/wiring.h"
 #include "runtime/base/event.h"
+#include "runtime/base/parameter_groups.h"
 #include "runtime/data/data_feed.h"
 #include "runtime/env/env.h"
 #include "runtime/trainer/ledger.h"
+#include "runtime/trainer/observer.h"
 #include "runtime/trainer/segment_picker.h"
 #include "runtime/trainer/slow_work.h"
 #include "runtime/trainer/swarm.h"
@@ -40,15 +42,17 @@
 namespace starling {
 
 struct StepOutcome {
-  std::vector<GroupOutcome> groups;  // one per stage; empty where the step only evaluated
+  std::vector<GroupOutcome> groups;  // by their numbers; empty where the step only evaluated
   double loss_sum = 0;               // over tokens, in the order of indices
   int64_t tokens = 0;
-  double square_norm = 0;             // of the summed gradient over all stages
+  double square_norm = 0;             // of the summed gradient over all groups
   std::optional<uint32_t> nonfinite;  // the first microbatch whose loss is not finite
   uint32_t retries = 0;               // attempts beyond the first of each microbatch
   uint32_t replayed = 0;              // (stage, microbatch) pairs computed again
   uint64_t bytes_forward = 0;         // of boundaries, sent by those who sealed
   uint64_t bytes_backward = 0;
+  std::vector<ReplicaTimes> times;        // of those who sealed
+  absl::Duration feeding;                 // spent by reading data
   std::optional<double> evaluation_loss;  // mean over tokens
 };
 
@@ -58,10 +62,10 @@ class StepRun {
     Step step{0};
     uint32_t microbatches = 0;  // 0: only evaluate
     bool evaluate = false;
-    uint32_t window = 1;               // microbatches in flight
-    bool verify = false;               // replicas hash their state in memory at the seal
-    int64_t microbatch_tokens = 0;     // of a full one; for replica speeds
-    std::vector<int64_t> stage_sizes;  // elements of each stage's flat run
+    uint32_t window = 1;                 // microbatches in flight
+    bool verify = false;                 // replicas hash their state in memory at the seal
+    int64_t microbatch_tokens = 0;       // of a full one; for replica speeds
+    std::vector<ParameterGroup> groups;  // by their numbers; each stage's own come first
     Encoding round_encoding = Encoding::kRaw;
     int64_t tokens = 1;  // of the step, about: scales what is rounded to 16 bits
     // How long work may show no sign, and how long a replica may take to answer a fence or a seal.
@@ -148,6 +152,8 @@ class StepRun {
   void OnSealed(Incarnation from, const Sealed& sealed);
   void OnAllSealed();
   void BeginReduce();
+  // The members of a group's round, with what each one sums: stage by stage.
+  std::vector<RoundMemberPlan> MembersOf(const ParameterGroup& group) const;
   void OnReduced(Incarnation from, const Reduced& reduced);
   void OnRoundFailed(Incarnation from, const Reduced& reduced);
   void Finish(absl::StatusOr<StepOutcome> outcome);
@@ -173,6 +179,7 @@ class StepRun {
   TimerId retry_ = kNoTimer;
   uint32_t retries_ = 0;
   uint32_t replayed_ = 0;
+  absl::Duration feeding_;
 
   std::map<uint32_t, std::pair<double, int64_t>> evaluated_;  // index -> loss sum, tokens
 
@@ -201,9 +208,9 @@ class StepRun {
 
   uint32_t round_number_ = 0;
   uint32_t failed_rounds_ = 0;
-  std::vector<uint64_t> lanes_;   // by stage: what a round's total must be
-  std::vector<RoundPlan> plans_;  // by stage, of the newest round
-  std::map<Incarnation, Reduced> reduced_;
+  std::vector<uint64_t> lanes_;   // by group: what a round's total must be
+  std::vector<RoundPlan> plans_;  // by group, of the newest round
+  std::map<std::pair<uint32_t, Incarnation>, Reduced> reduced_;  // by group and member
   // Replies may come after this run is gone: they hold a weak reference to this.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

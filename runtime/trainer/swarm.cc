@@ -11,7 +11,21 @@ Swarm::Swarm(Env* env, Transport* transport, RunId run, Epoch epoch, uint32_t st
       stages_(stages),
       env_(env),
       outbox_(env, transport, Outbox::Options()),
-      by_stage_(stages) {}
+      by_stage_(stages),
+      near_(stages) {
+  for (uint32_t stage = 0; stage < stages; ++stage) {
+    near_[stage].insert(stage);
+    if (stage == 0) continue;
+    near_[stage].insert(stage - 1);
+    near_[stage - 1].insert(stage);
+  }
+}
+
+void Swarm::AddNeighbours(const std::vector<StageId>& stages) {
+  for (const StageId& stage : stages) {
+    for (const StageId& other : stages) near_[Value(stage)].insert(Value(other));
+  }
+}
 
 void Swarm::Add(Replica replica) {
   const Incarnation incarnation = replica.member.incarnation;
@@ -73,14 +87,14 @@ void Swarm::SendViews() {
   if (changed_.empty()) return;
   ++view_number_;
   for (uint32_t stage = 0; stage < stages_; ++stage) {
-    const uint32_t first = stage == 0 ? 0 : stage - 1;
-    const uint32_t last = std::min(stage + 1, stages_ - 1);
-    const auto change = changed_.lower_bound(first);
-    if (change == changed_.end() || *change > last) continue;
+    const std::set<uint32_t>& near = near_[stage];
+    const bool concerned = std::any_of(
+        near.begin(), near.end(), [this](uint32_t other) { return changed_.count(other) > 0; });
+    if (!concerned) continue;
     View view;
     view.number = view_number_;
-    for (uint32_t near = first; near <= last; ++near) {
-      for (const Incarnation& member : by_stage_[near]) {
+    for (const uint32_t other : near) {
+      for (const Incarnation& member : by_stage_[other]) {
         view.members.push_back(replicas_.at(member).member);
       }
     }

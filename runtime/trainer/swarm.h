@@ -60,6 +60,9 @@ class Swarm {
   // It is about to leave, or is not any more: others see it in their next View.
   void SetDraining(Incarnation incarnation, bool draining);
 
+  // These stages are neighbours of each other too: their replicas sum a parameter group together.
+  void AddNeighbours(const std::vector<StageId>& stages);
+
   // Tells replicas who serves their own and the neighbouring stages: those of them for whom that is
   // not as in the View before, whichever change it was. A change of one stage concerns three, not
   // the whole swarm: of n replicas in S stages 3 n / S get a View of 3 n / S members.
@@ -89,7 +92,8 @@ class Swarm {
   Outbox outbox_;
   std::map<Incarnation, Replica> replicas_;
   std::vector<std::set<Incarnation>> by_stage_;
-  std::set<uint32_t> changed_;  // stages, since the newest View
+  std::vector<std::set<uint32_t>> near_;  // by stage: whom its replicas know, itself among them
+  std::set<uint32_t> changed_;            // stages, since the newest View
   uint64_t view_number_ = 0;
 };
 

@@ -30,6 +30,7 @@ Trainer::Trainer(Options options, Env* env, Transport* transport, Files* files,
       data_(data),
       observer_(observer),
       self_(transport->address()),
+      groups_(ParameterGroups(options_.layouts)),
       swarm_(env, transport, options_.run, options_.epoch, options_.config.stage_count()),
       admission_(
           env, &swarm_, options_.config_toml, [this](const Event& event) { Emit(event); },
@@ -59,6 +60,7 @@ Trainer::Trainer(Options options, Env* env, Transport* transport, Files* files,
             swarm_.Reply(to, request, std::move(body));
           }) {
   STARLING_CHECK_EQ(options_.layouts.size(), size_t{options_.config.stage_count()});
+  for (const ParameterGroup& group : groups_) swarm_.AddNeighbours(group.stages);
   const uint64_t updates = options_.start_meta.updates;
   skipped_ = Value(options_.start.version) - updates;
   swarm_.set_era(Era{Value(options_.era) - 1});  // BeginEra counts up

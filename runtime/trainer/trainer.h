@@ -48,6 +48,7 @@
 #include "runtime/trainer/saver.h"
 #include "runtime/trainer/step_run.h"
 #include "runtime/trainer/swarm.h"
+#include "runtime/trainer/time_table.h"
 
 namespace starling {
 
@@ -82,6 +83,8 @@ class Trainer : public TransportHandler {
   void RequestStop(const std::string& reason);
   // Who serves what, as `starling status --json` prints it.
   std::string StatusJson() const;
+  // What limits the run, the gravest first.
+  std::vector<Bottleneck> Bottlenecks(TimeSpan span) const;
 
   void OnPacket(Packet packet) override;
   void OnLinkLost(const Endpoint& peer) override;
@@ -156,6 +159,8 @@ class Trainer : public TransportHandler {
   void OnApplied(Incarnation from, const Applied& applied);
   bool Judge(StageId stage, const std::map<Incarnation, Hash128>& reported);
   void Report(const Decision& decision, const StepOutcome& outcome);
+  uint32_t Window() const;
+  TimePicture Times(TimeSpan span) const;
   void BeginSave();
   void MaybeEnd();
   void Finish(absl::Status status, const std::string& summary);
@@ -173,6 +178,7 @@ class Trainer : public TransportHandler {
 
   Phase phase_ = Phase::kGathering;
   Version version_{0};  // the newest decided
+  const std::vector<ParameterGroup> groups_;
   Swarm swarm_;
   Admission admission_;
   Departures departures_;
@@ -187,6 +193,7 @@ class Trainer : public TransportHandler {
   bool taking_again_ = false;  // the step under way is given up, and a new epoch being taken
   std::unique_ptr<Wiring> wiring_;
   Pace pace_;  // outlives step_run_
+  TimeTable times_;
   std::unique_ptr<StepRun> step_run_;
   uint64_t record_number_ = 0;
   std::vector<Incarnation> unrecorded_leaves_;

@@ -44,7 +44,7 @@ void Trainer::ConsiderReturn() {
     returnees.push_back(
         {joiner.member.incarnation, joiner.member.stage, hello.held, hello.results});
   });
-  const ReturnPlan plan = PlanReturn(live, swarm_.stages(), returnees);
+  const ReturnPlan plan = PlanReturn(live, swarm_.stages(), groups_, returnees);
   for (const auto& [incarnation, member] : live.members) unrecorded_leaves_.push_back(incarnation);
   if (plan.missing) {
     Emit(Event("state_lost")

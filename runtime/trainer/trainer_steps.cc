@@ -11,6 +11,51 @@
 #include "stages/schedule.h"
 
 namespace starling {
+namespace {
+
+nlohmann::ordered_json ToJson(const std::vector<Bottleneck>& bottlenecks) {
+  auto list = nlohmann::ordered_json::array();
+  for (const Bottleneck& found : bottlenecks) {
+    nlohmann::ordered_json json = {{"cause", ToString(found.cause)}};
+    if (found.stage) json["stage"] = Value(*found.stage);
+    json["share"] = found.share;
+    json["speedup"] = found.speedup;
+    json["words"] = ToWords(found);
+    list.push_back(std::move(json));
+  }
+  return list;
+}
+
+nlohmann::ordered_json Describe(const Replica& replica, const char* state, absl::Time now,
+                                const TimePicture& times) {
+  auto time = nlohmann::ordered_json::object();
+  const auto mean = std::lower_bound(
+      times.replicas.begin(), times.replicas.end(), replica.member.incarnation,
+      [](const MeanTimes& row, const Incarnation& name) { return row.replica < name; });
+  if (mean != times.replicas.end() && mean->replica == replica.member.incarnation &&
+      mean->total_s() > 0) {
+    for (size_t part = 0; part < kStepParts; ++part) {
+      time[ToString(static_cast<StepPart>(part))] = mean->seconds[part];
+    }
+  }
+  const double seconds = absl::ToDoubleSeconds(now - replica.since);
+  return {{"peer", ToString(replica.member.peer)},
+          {"pid", replica.hello.pid},
+          {"host", replica.hello.host},
+          {"state", state},
+          {"version", Value(replica.state.version)},
+          {"tokens_per_s", seconds > 0 ? static_cast<double>(replica.tokens) / seconds : 0.0},
+          {"hash", ToHex(replica.state.hash)},
+          {"replica", ToString(replica.member.incarnation)},
+          {"device", replica.hello.device},
+          {"threads", replica.hello.threads},
+          {"queued", replica.load.queued},
+          {"service_s", replica.load.service_s},
+          {"address", replica.member.address.control},
+          {"time", time}};
+}
+
+}  // namespace
 
 void Trainer::BeginStep() {
   const auto& train = options_.config.train;
@@ -29,10 +74,8 @@ void Trainer::BeginStep() {
   const int64_t verify_every = options_.config.swarm.verify_every;
   step.verify = verify_every > 0 && Value(step.step) % static_cast<uint64_t>(verify_every) == 0;
   step.microbatch_tokens = train.microbatch * options_.config.model.context;
-  step.window = options_.config.swarm.window > 0
-                    ? static_cast<uint32_t>(options_.config.swarm.window)
-                    : 2 * static_cast<uint32_t>(swarm_.replicas().size());
-  for (const StageLayout& layout : options_.layouts) step.stage_sizes.push_back(layout.size);
+  step.window = Window();
+  step.groups = groups_;
   step.round_encoding = options_.config.codec.round;
   step.tokens = train.global_batch * options_.config.model.context;
   step.pace = &pace_;
@@ -56,6 +99,11 @@ void Trainer::BeginStep() {
       [this](Incarnation replica, const std::string& reason) { Fence(replica, reason); },
       [this](absl::StatusOr<StepOutcome> outcome) { OnStepDone(std::move(outcome)); });
   step_run_->Start();
+}
+
+uint32_t Trainer::Window() const {
+  return options_.config.swarm.window > 0 ? static_cast<uint32_t>(options_.config.swarm.window)
+                                          : 2 * static_cast<uint32_t>(swarm_.replicas().size());
 }
 
 // The end of a step waits for a record that is being written: those it names join this very step;
@@ -139,13 +187,17 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
   OnAdmissionChanged();
 }
 
-// Each stage hears of its own round only: what is told grows with the swarm, not with its square.
+// Each stage hears of its own rounds only: what is told grows with the swarm, not with its square.
 void Trainer::SendApply(const Decision& decision) {
   for (uint32_t stage = 0; stage < swarm_.stages(); ++stage) {
     Apply apply{decision};
     auto& groups = apply.decision.groups;
     groups.erase(std::remove_if(groups.begin(), groups.end(),
-                                [stage](const GroupOutcome& g) { return g.round.group != stage; }),
+                                [this, stage](const GroupOutcome& outcome) {
+                                  const uint32_t group = outcome.round.group;
+                                  return group >= groups_.size() ||
+                                         !Concerns(groups_[group], StageId{stage});
+                                }),
                  groups.end());
     for (const Incarnation& incarnation : swarm_.OfStage(StageId{stage})) {
       swarm_.Ask(incarnation, apply, [this, incarnation](const Message& reply) {
@@ -234,8 +286,31 @@ void Trainer::Report(const Decision& decision, const StepOutcome& outcome) {
   report.bytes_forward = outcome.bytes_forward;
   report.bytes_backward = outcome.bytes_backward;
   report.skipped = decision.skip;
+  for (const ReplicaTimes& times : outcome.times) {
+    if (times.times.total() > 0) report.times.push_back(times);
+  }
+  TimeTable::StepFacts facts;
+  facts.feeding_s = absl::ToDoubleSeconds(outcome.feeding);
+  facts.bytes_forward = outcome.bytes_forward;
+  facts.outputs = uint64_t{data_->train_microbatches()} * (swarm_.stages() - 1);
+  times_.OnStep(outcome.times, facts);
   last_decision_ = env_->Now();
   observer_->OnStep(report);
+}
+
+TimePicture Trainer::Times(TimeSpan span) const {
+  TimePicture picture = times_.Picture(span);
+  picture.microbatches = data_->train_microbatches();
+  picture.in_flight = Window();
+  const CodecConfig& codec = options_.config.codec;
+  // The numbers of encodings rise as their bytes fall.
+  picture.boundaries = std::min(codec.forward, codec.backward);
+  picture.round = codec.round;
+  return picture;
+}
+
+std::vector<Bottleneck> Trainer::Bottlenecks(TimeSpan span) const {
+  return FindBottlenecks(Times(span));
 }
 
 // --- checkpoints and the end -----------------------------------------------------------
@@ -315,23 +390,9 @@ void Trainer::Finish(absl::Status status, const std::string& summary) {
 std::string Trainer::StatusJson() const {
   using Json = nlohmann::ordered_json;
   const auto ranges = StageRanges(options_.config);
-  const auto describe = [this](const Replica& replica, const char* state) {
-    const double seconds = absl::ToDoubleSeconds(env_->Now() - replica.since);
-    Json json = {
-        {"peer", ToString(replica.member.peer)},
-        {"pid", replica.hello.pid},
-        {"host", replica.hello.host},
-        {"state", state},
-        {"version", Value(replica.state.version)},
-        {"tokens_per_s", seconds > 0 ? static_cast<double>(replica.tokens) / seconds : 0.0},
-        {"hash", ToHex(replica.state.hash)},
-        {"replica", ToString(replica.member.incarnation)},
-        {"device", replica.hello.device},
-        {"threads", replica.hello.threads},
-        {"queued", replica.load.queued},
-        {"service_s", replica.load.service_s},
-        {"address", replica.member.address.control}};
-    return json;
+  const TimePicture times = Times(TimeSpan::kRecent);
+  const auto describe = [&](const Replica& replica, const char* state) {
+    return Describe(replica, state, env_->Now(), times);
   };
   Json stages = Json::array();
   for (uint32_t stage = 0; stage < swarm_.stages(); ++stage) {
@@ -363,7 +424,8 @@ std::string Trainer::StatusJson() const {
                {"version", Value(version_)},
                {"state", state},
                {"waiting_for", WaitingFor()},
-               {"stages", stages}};
+               {"stages", stages},
+               {"bottlenecks", ToJson(FindBottlenecks(times))}};
   if (step_run_) {
     json["phase"] = step_run_->phase_name();
     json["microbatches_done"] = step_run_->done_microbatches();

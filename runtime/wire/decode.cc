@@ -445,6 +445,15 @@ class Decoder {
     GetList(from.getSegments(), &to->segments);
     to->bytes_forward = from.getBytesForward();
     to->bytes_backward = from.getBytesBackward();
+    const auto parts = from.getParts();
+    if (parts.size() != 0 && parts.size() != kStepParts) {
+      return Fail(absl::InvalidArgumentError("a step's time has " + std::to_string(parts.size()) +
+                                             " parts, not " + std::to_string(kStepParts)));
+    }
+    for (unsigned i = 0; i < parts.size(); ++i) to->times.parts[i] = parts[i];
+    to->times.microbatches = from.getMicrobatches();
+    to->times.sent = from.getSent();
+    to->times.sending_ns = from.getSendingNs();
   }
 
   void Get(schema::Reduce::Reader from, Reduce* to) {

@@ -426,6 +426,11 @@ class BodyWriter {
     STARLING_PUT_LIST(from.segments, to, initSegments);
     to.setBytesForward(from.bytes_forward);
     to.setBytesBackward(from.bytes_backward);
+    auto parts = to.initParts(kStepParts);
+    for (unsigned i = 0; i < kStepParts; ++i) parts.set(i, from.times.parts[i]);
+    to.setMicrobatches(from.times.microbatches);
+    to.setSent(from.times.sent);
+    to.setSendingNs(from.times.sending_ns);
   }
 
   void operator()(const Reduce& from) {

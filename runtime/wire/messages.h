@@ -18,6 +18,7 @@
 #include "runtime/base/blob.h"
 #include "runtime/base/hash.h"
 #include "runtime/base/ids.h"
+#include "runtime/base/step_times.h"
 #include "runtime/env/compute.h"
 #include "runtime/env/transport.h"
 
@@ -153,8 +154,8 @@ struct Member {
   bool draining = false;  // about to leave: new work goes to others, if there are any
 };
 
-// trainer -> peer: who serves. `number` grows with every change. Holds the peer's own stage and the
-// stages next to it, not everyone.
+// trainer -> peer: who serves. `number` grows with every change. Holds the peer's own stage, those
+// next to it and those that it shares parameters with, not everyone.
 struct View {
   uint64_t number = 0;
   std::vector<Member> members;
@@ -194,7 +195,7 @@ struct ResultRecord {
   Version version{0};     // the one it made
   bool skip = false;      // only the version moves: there are no bytes, and before == after
   UpdateScalars scalars;
-  Hash128 result_hash;  // GroupOutcome::result_hash
+  Hash128 result_hash;  // of GroupOutcome; of several groups the hash of theirs
   Hash128 before;       // state hashes
   Hash128 after;
 };
@@ -393,6 +394,8 @@ struct Sealed {
   // Bytes of boundaries it has sent for the step's training so far, as encoded.
   uint64_t bytes_forward = 0;
   uint64_t bytes_backward = 0;
+  // From the last seal of the step before to this one; all zero where that is not known.
+  StepTimes times;
 };
 
 struct SegmentRef {

@@ -446,6 +446,10 @@ struct Sealed {
   segments @4 :List(SegmentSummary);
   bytesForward @5 :UInt64;
   bytesBackward @6 :UInt64;
+  parts @7 :List(UInt64);       # nanoseconds, in the order of StepPart; none: not known
+  microbatches @8 :UInt32;
+  sent @9 :UInt32;
+  sendingNs @10 :UInt64;
 }
 
 struct Reduce {

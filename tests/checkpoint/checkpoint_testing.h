@@ -37,6 +37,24 @@ inline std::vector<StageLayout> Layouts(const std::vector<int>& cut, int64_t wid
   return layouts;
 }
 
+// The same, where the last stage has the embedding too, which the first one stores.
+inline std::vector<StageLayout> TiedLayouts(const std::vector<int>& cut) {
+  std::vector<StageLayout> layouts = Layouts(cut);
+  if (layouts.size() == 1) return layouts;
+  for (StageLayout* layout : {&layouts.front(), &layouts.back()}) {
+    std::vector<TensorSpec> specs = layout->tensors;
+    if (layout == &layouts.back()) {
+      specs.push_back(Spec("embedding", {10, 6}));
+      specs.back().stored = false;
+    }
+    for (TensorSpec& spec : specs) {
+      if (spec.name == "embedding") spec.tie = 0;
+    }
+    *layout = MakeLayout(std::move(specs));
+  }
+  return layouts;
+}
+
 // The value of an element depends on its name, plane, place and `seed` alone.
 inline Blob StateOf(const StageLayout& layout, uint64_t seed) {
   MutableBlob state = MutableBlob::Zeros(DType::kF32, {kStatePlanes * layout.size});

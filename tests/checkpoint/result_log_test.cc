@@ -61,6 +61,18 @@ TEST_F(ResultLogTest, BytesAreBoundedAndTheOldestGoFirst) {
               HasSubstr("the oldest kept made 16"));
 }
 
+TEST_F(ResultLogTest, NewestAreKeptAndTheChainGoesOnFromThem) {
+  PutThrough(1, 4);
+  log_.KeepNewest(1);
+  EXPECT_EQ(log_.size(), 1u);
+  EXPECT_EQ(log_.held_bytes(), 12u);
+  EXPECT_EQ(CodeOf(kEra, 3), absl::StatusCode::kAborted);
+  PutThrough(5, 5);
+  EXPECT_EQ(log_.oldest(), Version{4});
+  log_.KeepNewest(7);
+  EXPECT_EQ(log_.size(), 2u);
+}
+
 TEST_F(ResultLogTest, NumbersAreBoundedToo) {
   ResultLog log(ResultLog::Options{1 << 20, 3, 8});
   for (uint64_t version = 1; version <= 9; ++version) {

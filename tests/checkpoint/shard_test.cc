@@ -93,6 +93,31 @@ TEST_F(ShardTest, ShardsOfSeveralWritersBecomeOneCheckpoint) {
   EXPECT_EQ(LoadStage(disk_, info, whole)->ToStringBytes(), StateOf(whole, 7).ToStringBytes());
 }
 
+TEST_F(ShardTest, TiedParameterIsStoredOnceAndLoadedByEveryStageOfAnyCut) {
+  const std::vector<StageLayout> layouts = testing::TiedLayouts({1, 1, 1});
+  ASSERT_TRUE(store_.Save(disk_, Meta(50), Parts(layouts, 7)).ok());
+  const CheckpointInfo info = store_.At(Era{0}, Version{50});
+  const auto manifest = LoadManifest(disk_, info);
+  ASSERT_TRUE(manifest.ok()) << manifest.status();
+  int embeddings = 0;
+  for (const ManifestParameter& parameter : manifest->parameters) {
+    embeddings += parameter.name == "embedding" ? 1 : 0;
+  }
+  EXPECT_EQ(embeddings, 1);
+  const auto report = Verify(disk_, info);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_THAT(report->problems, IsEmpty());
+  for (const std::vector<int>& cut : std::vector<std::vector<int>>{{1, 1, 1}, {2, 1}, {3}}) {
+    const std::vector<StageLayout> other = testing::TiedLayouts(cut);
+    EXPECT_TRUE(CheckModelShape(info, *manifest, other).ok());
+    for (const StageLayout& layout : other) {
+      const auto state = LoadStage(disk_, info, layout);
+      ASSERT_TRUE(state.ok()) << state.status();
+      EXPECT_EQ(state->ToStringBytes(), StateOf(layout, 7).ToStringBytes());
+    }
+  }
+}
+
 TEST_F(ShardTest, ShardThatTheTrainerDoesNotSeeIsNotPublished) {
   MemoryDisk elsewhere;
   const auto staging = store_.Begin(disk_, Meta(50), "a1");

@@ -170,6 +170,10 @@ bool ClusterRun::WaitForStep(int64_t step) {
 std::vector<Json> ClusterRun::Metrics() const { return JsonLines(directory_ + "/metrics.jsonl"); }
 std::vector<Json> ClusterRun::Events() const { return JsonLines(directory_ + "/events.jsonl"); }
 
+std::vector<Json> ClusterRun::Decisions() const {
+  return JsonLines(directory_ + "/decisions.jsonl");
+}
+
 std::vector<Json> ClusterRun::EventsNamed(const std::string& name) const {
   std::vector<Json> found;
   for (Json& event : Events()) {
@@ -200,22 +204,26 @@ const std::string& ClusterFolder() {
   return path;
 }
 
-const std::map<int64_t, Json>& Reference(int64_t global_batch, int64_t steps) {
-  static std::map<std::pair<int64_t, int64_t>, std::map<int64_t, Json>> references;
-  const auto [at, missing] = references.try_emplace({global_batch, steps});
+const std::map<int64_t, Json>& Reference(int64_t global_batch, int64_t steps,
+                                         const std::vector<std::string>& more) {
+  using Key = std::tuple<int64_t, int64_t, std::vector<std::string>>;
+  static std::map<Key, std::map<int64_t, Json>> references;
+  const auto [at, missing] = references.try_emplace({global_batch, steps, more});
   std::map<int64_t, Json>& reference = at->second;
   if (missing) {
-    ClusterRun run(ClusterFolder() + "/reference-" + std::to_string(global_batch) + "-" +
-                   std::to_string(steps));
-    run.Train(WriteRunFile(ClusterFolder(), global_batch, steps), {"--single-process"});
+    ClusterRun run(ClusterFolder() + "/reference-" + std::to_string(references.size()));
+    std::vector<std::string> arguments = more;
+    arguments.push_back("--single-process");
+    run.Train(WriteRunFile(ClusterFolder(), global_batch, steps), arguments);
     run.ExpectSuccess();
     reference = run.Steps();
   }
   return reference;
 }
 
-void ExpectEqualToReference(const ClusterRun& run, int64_t global_batch, int64_t steps) {
-  ExpectSameSteps(run, Reference(global_batch, steps), steps);
+void ExpectEqualToReference(const ClusterRun& run, int64_t global_batch, int64_t steps,
+                            const std::vector<std::string>& more) {
+  ExpectSameSteps(run, Reference(global_batch, steps, more), steps);
 }
 
 void ExpectSameSteps(const ClusterRun& run, const std::map<int64_t, Json>& reference,
@@ -260,6 +268,14 @@ std::map<int64_t, int> ExpectOneHashPerState(const ClusterRun& run) {
     if (peers.size() >= 2) ++shared[std::get<1>(state)];
   }
   return shared;
+}
+
+std::optional<pid_t> ServingPid(const ClusterRun& run, int64_t stage) {
+  std::optional<pid_t> pid;
+  for (const Json& event : run.EventsNamed("peer_joined")) {
+    if (event.at("stage") == stage) pid = event.at("pid").get<pid_t>();
+  }
+  return pid;
 }
 
 uint64_t LoggedSeed() {

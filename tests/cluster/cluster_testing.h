@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -75,6 +76,8 @@ class ClusterRun {
   std::vector<Json> Metrics() const;
   std::vector<Json> Events() const;
   std::vector<Json> EventsNamed(const std::string& name) const;
+  // decisions.jsonl
+  std::vector<Json> Decisions() const;
   // By step; the later line wins.
   std::map<int64_t, Json> Steps() const;
 
@@ -87,15 +90,17 @@ class ClusterRun {
   std::unique_ptr<Subprocess> trainer_;
 };
 
-// A finished `--single-process` run of the same file, made once per program, batch size and length.
-const std::map<int64_t, Json>& Reference(int64_t global_batch, int64_t steps = kSteps);
+// A finished `--single-process` run of the same file and `more` arguments, made once per program.
+const std::map<int64_t, Json>& Reference(int64_t global_batch, int64_t steps = kSteps,
+                                         const std::vector<std::string>& more = {});
 
 // The folder that the text, the references and the runs of this program are in.
 const std::string& ClusterFolder();
 
 // Expects steps 1 to `steps`, each the reference's: loss to 1e-5 and gradient norm to 1e-4,
 // relative, the same tokens, and the lane right in every line, replaced ones too.
-void ExpectEqualToReference(const ClusterRun& run, int64_t global_batch, int64_t steps = kSteps);
+void ExpectEqualToReference(const ClusterRun& run, int64_t global_batch, int64_t steps = kSteps,
+                            const std::vector<std::string>& more = {});
 
 // The same, against the steps of another run.
 void ExpectSameSteps(const ClusterRun& run, const std::map<int64_t, Json>& reference,
@@ -104,6 +109,9 @@ void ExpectSameSteps(const ClusterRun& run, const std::map<int64_t, Json>& refer
 // Expects that the peers that held (era, stage, version) all reported the same hash. Gives, by
 // stage, at how many versions at least two peers reported.
 std::map<int64_t, int> ExpectOneHashPerState(const ClusterRun& run);
+
+// The process of the replica of `stage` that joined last.
+std::optional<pid_t> ServingPid(const ClusterRun& run, int64_t stage);
 
 // Another number in every run of the test, logged; STARLING_TEST_SEED repeats one.
 uint64_t LoggedSeed();

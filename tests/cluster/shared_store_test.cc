@@ -24,15 +24,6 @@ bool Saving(const ClusterRun& run) {
   return false;
 }
 
-// The process of a replica of `stage` that serves.
-std::optional<pid_t> ServingPid(const ClusterRun& run, int64_t stage) {
-  std::optional<pid_t> pid;
-  for (const Json& event : run.EventsNamed("peer_joined")) {
-    if (event.at("stage") == stage) pid = event.at("pid").get<pid_t>();
-  }
-  return pid;
-}
-
 std::optional<int> RunCommand(std::vector<std::string> arguments) {
   Subprocess::Options options;
   options.arguments = std::move(arguments);

@@ -131,7 +131,11 @@ TEST_F(HuggingFaceCommandTest, ImportAndExportGiveTheSameBytes) {
   ModelConfig biased = testing::SmallLlama();
   biased.bias = true;
   const std::map<std::string, ModelConfig> models = {
-      {"gpt2", testing::SmallGpt2()}, {"llama", testing::SmallLlama()}, {"biased", biased}};
+      {"gpt2", testing::SmallGpt2()},
+      {"llama", testing::SmallLlama()},
+      {"biased", biased},
+      {"tied-gpt2", testing::Tied(testing::SmallGpt2())},
+      {"tied-llama", testing::Tied(testing::SmallLlama())}};
   for (const auto& [name, model] : models) {
     testing::MakeRun(Path(name), model);
     ASSERT_EQ(Export(name, name + "-hf").exit_code, 0);
@@ -170,26 +174,48 @@ TEST_F(HuggingFaceCommandTest, ShardsHaveAnIndexAndComeBackWhole) {
   EXPECT_EQ(FileText(Path("hf/model.safetensors")), FileText(Path("again/model.safetensors")));
 }
 
-TEST_F(HuggingFaceCommandTest, TiedHeadBecomesACopyAndItSaysSo) {
-  MakeFolder(testing::SmallGpt2());
+TEST_F(HuggingFaceCommandTest, TiedFolderStartsATiedRunAndIsWrittenAsItWas) {
+  MakeFolder(testing::Tied(testing::SmallGpt2()));
   const Tensors before = ReadTensors("hf/model.safetensors");
+  EXPECT_EQ(before.count("lm_head.weight"), 0u);
+  EXPECT_EQ(ReadConfig("hf")["tie_word_embeddings"], true);
   ChangeConfig([](Json* json) { json->erase("tie_word_embeddings"); });  // GPT-2 ties by default
-  // As published: without the prefix and the head, with masks.
+  // As published: without the prefix, with masks.
   ChangeTensors([](Tensors* tensors) {
     Tensors renamed;
     for (const auto& [name, tensor] : *tensors) {
-      if (name != "lm_head.weight")
-        renamed[name.substr(std::string("transformer.").size())] = tensor;
+      renamed[name.substr(std::string("transformer.").size())] = tensor;
     }
     renamed["h.0.attn.bias"] = {TensorType::kBool, {1, 1, 2, 2}, std::string(4, '\1')};
     *tensors = renamed;
   });
   const Finished end = Import("hf", "tied");
   ASSERT_EQ(end.exit_code, 0) << end.errors;
-  EXPECT_THAT(end.output, HasSubstr("the head is tied to the embedding there"));
+  EXPECT_THAT(FileText(Path("tied/run.toml")), HasSubstr("tie_embeddings = true"));
   ASSERT_EQ(Export("tied", "again").exit_code, 0);
-  Tensors expected = before;
-  expected["lm_head.weight"] = before.at("transformer.wte.weight");
+  EXPECT_TRUE(ReadTensors("again/model.safetensors") == before);
+  EXPECT_EQ(ReadConfig("again")["tie_word_embeddings"], true);
+}
+
+TEST_F(HuggingFaceCommandTest, TiedHeadThatIsWrittenOutAllTheSameIsTakenOnce) {
+  MakeFolder(testing::Tied(testing::SmallLlama()));
+  const Tensors before = ReadTensors("hf/model.safetensors");
+  ChangeTensors([](Tensors* tensors) {
+    (*tensors)["lm_head.weight"] = tensors->at("model.embed_tokens.weight");
+  });
+  const Finished end = Import("hf", "tied");
+  ASSERT_EQ(end.exit_code, 0) << end.errors;
+  ASSERT_EQ(Export("tied", "again").exit_code, 0);
+  EXPECT_TRUE(ReadTensors("again/model.safetensors") == before);
+}
+
+TEST_F(HuggingFaceCommandTest, HeadThatIsUntiedBeginsAsACopy) {
+  MakeFolder(testing::Tied(testing::SmallGpt2()));
+  const Finished end = Import("hf", "untied", {"--model.tie_embeddings=false"});
+  ASSERT_EQ(end.exit_code, 0) << end.errors;
+  ASSERT_EQ(Export("untied", "again").exit_code, 0);
+  Tensors expected = ReadTensors("hf/model.safetensors");
+  expected["lm_head.weight"] = expected.at("transformer.wte.weight");
   EXPECT_TRUE(ReadTensors("again/model.safetensors") == expected);
   EXPECT_EQ(ReadConfig("again")["tie_word_embeddings"], false);
 }
@@ -435,6 +461,8 @@ TEST_F(HuggingFaceCommandTest, ImportedModelStaysTheFoldersOwn) {
   ExpectOneLine(Import("hf", "bad", {"--model.heads=12"}), "model.heads", "has 6");
   ExpectOneLine(Import("hf", "bad", {"--model.context=8"}), "model.context", "has 16");
   ExpectOneLine(Import("hf", "bad", {"--swarm.stages=3"}), "swarm.stages", "");
+  ExpectOneLine(Import("hf", "bad", {"--model.tie_embeddings=true"}), "model.tie_embeddings",
+                "has false");
   EXPECT_FALSE(disk_.Exists(Path("bad")));
   EXPECT_EQ(Import("hf", "good", {"--model.dropout=0.2"}).exit_code, 0);
   EXPECT_THAT(FileText(Path("good/run.toml")), HasSubstr("dropout = 0.2"));

@@ -31,11 +31,11 @@ TEST(HuggingFaceConfigTest, PublishedGpt2IsUnderstood) {
           "n_positions": 1024, "vocab_size": 50257})");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->kind, HuggingFaceKind::kGpt2);
-  EXPECT_TRUE(config->tied);
+  EXPECT_TRUE(config->model.tie_embeddings);
   EXPECT_EQ(config->model.width, 768);
   EXPECT_EQ(config->model.mlp_hidden(), 3072);
   EXPECT_EQ(config->model.dropout, 0.1);
-  EXPECT_EQ(WholeModelLayout(config->model).parameter_count(), 124439808 + 50257 * 768);
+  EXPECT_EQ(WholeModelLayout(config->model).parameter_count(), 124439808);
   ASSERT_THAT(config->notices, SizeIs(1));
   EXPECT_THAT(config->notices[0], HasSubstr("attn_pdrop"));
 }
@@ -50,18 +50,20 @@ TEST(HuggingFaceConfigTest, NewerFilesHaveTheBaseInRopeParameters) {
   EXPECT_EQ(config->model.rope_theta, 500000.0);
   EXPECT_EQ(config->model.norm_epsilon, 1e-6);
   EXPECT_EQ(config->model.key_value_heads(), 2);
-  EXPECT_FALSE(config->tied);
+  EXPECT_FALSE(config->model.tie_embeddings);
   EXPECT_THAT(config->notices, IsEmpty());
 }
 
 TEST(HuggingFaceConfigTest, WhatIsPrintedIsReadBack) {
-  for (const ModelConfig& model : {Gpt2(), ModelConfig()}) {
+  ModelConfig tied = Gpt2();
+  tied.tie_embeddings = true;
+  for (const ModelConfig& model : {Gpt2(), ModelConfig(), tied}) {
     const auto kind = HuggingFaceKindOf(model);
     ASSERT_TRUE(kind.ok());
     const auto config = ParseHuggingFaceConfig(PrintHuggingFaceConfig(model, *kind, {1, 2}));
     ASSERT_TRUE(config.ok()) << config.status();
     EXPECT_EQ(config->kind, *kind);
-    EXPECT_FALSE(config->tied);
+    EXPECT_EQ(config->model.tie_embeddings, model.tie_embeddings);
     EXPECT_THAT(config->notices, IsEmpty());
     EXPECT_EQ(config->model.mlp_hidden(), model.mlp_hidden());
     EXPECT_EQ(config->model.key_value_heads(), model.key_value_heads());
@@ -74,7 +76,9 @@ TEST(HuggingFaceLayoutTest, EachParameterIsInExactlyOneTensor) {
   ModelConfig biased;
   biased.bias = true;
   biased.kv_heads = 2;
-  for (const ModelConfig& model : {Gpt2(), ModelConfig(), biased}) {
+  ModelConfig tied = biased;
+  tied.tie_embeddings = true;
+  for (const ModelConfig& model : {Gpt2(), ModelConfig(), biased, tied}) {
     const auto kind = HuggingFaceKindOf(model);
     ASSERT_TRUE(kind.ok());
     std::set<std::string> parts, names;

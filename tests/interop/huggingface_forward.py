@@ -62,6 +62,10 @@ def merge_heads(x):
     return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], -1)
 
 
+def head(config, t, embedding):
+    return t[embedding if config["tie_word_embeddings"] else "lm_head.weight"]
+
+
 def gpt2(config, t, tokens):
     width, heads, epsilon = config["n_embd"], config["n_head"], config["layer_norm_epsilon"]
 
@@ -85,7 +89,7 @@ def gpt2(config, t, tokens):
         x = x + conv1d(block + "attn.c_proj", merge_heads(mixed))
         hidden = gelu_new(conv1d(block + "mlp.c_fc", norm(block + "ln_2", x)))
         x = x + conv1d(block + "mlp.c_proj", hidden)
-    return norm("transformer.ln_f", x) @ t["lm_head.weight"].T
+    return norm("transformer.ln_f", x) @ head(config, t, "transformer.wte.weight").T
 
 
 def llama(config, t, tokens):
@@ -127,7 +131,7 @@ def llama(config, t, tokens):
         gate = linear(block + "mlp.gate_proj", seen, bias)
         up = linear(block + "mlp.up_proj", seen, bias)
         x = x + linear(block + "mlp.down_proj", gate * torch.sigmoid(gate) * up, bias)
-    return norm("model.norm", x) @ t["lm_head.weight"].T
+    return norm("model.norm", x) @ head(config, t, "model.embed_tokens.weight").T
 
 
 def main():
@@ -136,9 +140,10 @@ def main():
         config = json.load(file)
     with open(tokens_path) as file:
         tokens = torch.tensor(json.load(file))
-    assert config["tie_word_embeddings"] is False
     forward = {"GPT2LMHeadModel": gpt2, "LlamaForCausalLM": llama}[config["architectures"][0]]
-    logits = forward(config, read_model(folder), tokens)
+    tensors = read_model(folder)
+    assert ("lm_head.weight" not in tensors) == config["tie_word_embeddings"]
+    logits = forward(config, tensors, tokens)
     assert logits.shape[-1] == config["vocab_size"]
     with open(out_path, "wb") as file:
         array.array("f", logits.flatten().tolist()).tofile(file)

@@ -42,6 +42,11 @@ inline ModelConfig SmallGpt2() {
   return model;
 }
 
+inline ModelConfig Tied(ModelConfig model) {
+  model.tie_embeddings = true;
+  return model;
+}
+
 // No norm stays one, no bias zero, and matrices are large enough to matter.
 inline Blob DrawState(const StageLayout& layout, uint64_t seed) {
   const Blob initial = InitialState(layout, seed);

@@ -41,7 +41,9 @@ std::vector<Shape> Shapes() {
           {"Gpt2OtherMlp", wide},
           {"LlamaGroupedKeys", testing::SmallLlama()},
           {"LlamaBiasesOneKeyHead", biased},
-          {"LlamaInShards", testing::SmallLlama(), "20KB"}};
+          {"LlamaInShards", testing::SmallLlama(), "20KB"},
+          {"Gpt2Tied", testing::Tied(testing::SmallGpt2())},
+          {"LlamaTied", testing::Tied(testing::SmallLlama())}};
 }
 
 std::vector<int64_t> DrawTokens(const ModelConfig& model) {

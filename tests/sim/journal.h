@@ -49,6 +49,7 @@ struct StateSeen {
   uint32_t updates = 0;  // since version 0
   Hash128 hash;          // of everything, as the replica reports it
   Hash128 tensors;       // of what does not depend on the order of additions
+  Hash128 tied;          // of what the stage shares with others
   Hash128 gradient;      // of the sum that an update applied, as one run of bytes
   absl::Time when;
 };

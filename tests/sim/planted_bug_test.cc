@@ -54,7 +54,9 @@ INSTANTIATE_TEST_SUITE_P(
                       Planting{"add_after_seal",
                                500,
                                "a microbatch was not counted exactly once",
-                               {"--faults", "hiccup", "--replicas", "2", "--microbatches", "8"}}),
+                               {"--faults", "hiccup", "--replicas", "2", "--microbatches", "8"}},
+                      Planting{"forget_tied_stage", 50, "I1: step"},
+                      Planting{"apply_without_tie", 50, "I2: what the tie"}),
     [](const auto& info) { return std::string(info.param.bug); });
 
 // The same program with nothing turned on: what is found is the mistake, not the program.

@@ -33,6 +33,8 @@ constexpr const char* kNames[] = {
     "serve_before_caught_up",
     "never_repeat",
     "contested_as_baton",
+    "forget_tied_stage",
+    "apply_without_tie",
 };
 
 }  // namespace

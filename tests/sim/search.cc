@@ -13,6 +13,7 @@ SwarmOptions OptionsOf(const WorldChoice& choice) {
   SwarmOptions options = SwarmOptions::Drawn(choice.seed, choice.faults);
   options.liveness = choice.liveness;
   options.lossy = choice.lossy;
+  if (choice.tied) options.tied = *choice.tied;
   if (choice.liveness) options.steps = kStepsForLiveness;
   if (choice.stages) options.stages = *choice.stages;
   if (choice.replicas) options.replicas = *choice.replicas;

@@ -26,6 +26,7 @@ struct WorldChoice {
   FaultSet faults = FaultSet::All();
   bool liveness = false;
   bool lossy = false;
+  std::optional<bool> tied{};
   std::optional<uint32_t> stages{};
   std::optional<uint32_t> replicas{};
   std::optional<uint32_t> microbatches{};

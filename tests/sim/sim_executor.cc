@@ -303,7 +303,8 @@ void SimExecutor::StateChanged(bool loaded, Hash128 gradient) {
   state_hash_ = HashBytes(state_.data(), state_.size() * sizeof(float));
   const uint32_t updates = UpdatesOf(state_.data(), stage_.layout);
   journal_->Record(StateSeen{name_, loaded, updates, state_hash_,
-                             HashOfTensors(state_.data(), stage_.layout), gradient, clock_->Now()});
+                             HashOfTensors(state_.data(), stage_.layout),
+                             HashOfTied(state_.data(), stage_.layout), gradient, clock_->Now()});
   TraceLine line{loaded ? "loaded" : "applied", updates, {}, "hash="};
   line.detail += ToHex(state_hash_).substr(0, 8);
   trace_->Line(trace_->NameOf(name_.node), line);

@@ -70,6 +70,7 @@ std::string CommandFor(uint64_t seed, const Arguments& arguments) {
   if (arguments.faults != "all") absl::StrAppend(&command, " --faults ", arguments.faults);
   if (world.liveness) absl::StrAppend(&command, " --liveness");
   if (world.lossy) absl::StrAppend(&command, " --lossy");
+  if (world.tied) absl::StrAppend(&command, " --tied ", *world.tied ? "true" : "false");
   if (world.stages) absl::StrAppend(&command, " --stages ", *world.stages);
   if (world.replicas) absl::StrAppend(&command, " --replicas ", *world.replicas);
   if (world.microbatches) absl::StrAppend(&command, " --microbatches ", *world.microbatches);
@@ -145,6 +146,9 @@ void AddOptions(CLI::App* app, Arguments* arguments) {
   app->add_flag("--liveness", world.liveness,
                 "After the faults only a core is left, for good: it must go on");
   app->add_flag("--lossy", world.lossy, "int8 boundaries and bf16 rounds instead of raw ones");
+  app->add_option("--tied", world.tied,
+                  "true or false, instead of what is drawn: the first and the last stage share a "
+                  "parameter");
   app->add_option("--faults", arguments->faults,
                   "Kinds to draw from: all, none, or names; \"all,-clog\" leaves one out")
       ->capture_default_str();

@@ -192,15 +192,29 @@ void UpdateState(const StageLayout& layout, uint64_t scalars_digest, const float
   });
 }
 
-Hash128 HashOfTensors(const float* state, const StageLayout& layout) {
+namespace {
+
+template <typename Which>
+Hash128 HashOf(const float* state, const StageLayout& layout, Which which) {
   Hasher128 hasher;
   for (int64_t plane = 0; plane < kStatePlanes; ++plane) {
     for (const TensorSpec& tensor : layout.tensors) {
+      if (!which(tensor)) continue;
       hasher.Update(state + plane * layout.size + tensor.offset,
                     static_cast<size_t>(tensor.count) * sizeof(float));
     }
   }
   return hasher.Finish();
+}
+
+}  // namespace
+
+Hash128 HashOfTensors(const float* state, const StageLayout& layout) {
+  return HashOf(state, layout, [](const TensorSpec&) { return true; });
+}
+
+Hash128 HashOfTied(const float* state, const StageLayout& layout) {
+  return HashOf(state, layout, [](const TensorSpec& tensor) { return tensor.tie != kNoTie; });
 }
 
 uint32_t UpdatesOf(const float* state, const StageLayout& layout) {
@@ -220,7 +234,9 @@ Blob SimInitialState(const StageLayout& layout, uint64_t seed) {
   return std::move(blob).Freeze();
 }
 
-StageLayout SimLayout(StageId stage, int tensors, int64_t count) {
+namespace {
+
+std::vector<TensorSpec> SpecsOf(StageId stage, int tensors, int64_t count) {
   std::vector<TensorSpec> specs;
   for (int t = 0; t < tensors; ++t) {
     TensorSpec spec;
@@ -228,6 +244,23 @@ StageLayout SimLayout(StageId stage, int tensors, int64_t count) {
     spec.shape = {count};
     specs.push_back(std::move(spec));
   }
+  return specs;
+}
+
+}  // namespace
+
+StageLayout SimLayout(StageId stage, int tensors, int64_t count) {
+  return MakeLayout(SpecsOf(stage, tensors, count));
+}
+
+StageLayout SimTiedLayout(StageId stage, int tensors, int64_t count, int64_t tied, bool stores) {
+  std::vector<TensorSpec> specs = SpecsOf(stage, tensors, count);
+  TensorSpec spec;
+  spec.name = "tied";
+  spec.shape = {tied};
+  spec.tie = 0;
+  spec.stored = stores;
+  specs.push_back(std::move(spec));
   return MakeLayout(std::move(specs));
 }
 

@@ -72,12 +72,16 @@ void UpdateState(const StageLayout& layout, uint64_t scalars_digest, const float
                  float* state);
 // Of what does not depend on the order of additions.
 Hash128 HashOfTensors(const float* state, const StageLayout& layout);
+// Of the tied tensors alone: the same at every stage of the tie.
+Hash128 HashOfTied(const float* state, const StageLayout& layout);
 uint32_t UpdatesOf(const float* state, const StageLayout& layout);
 
 // f32 [kStatePlanes * size] with small integers as parameters.
 Blob SimInitialState(const StageLayout& layout, uint64_t seed);
 // `tensors` tensors of `count` elements each, named by the stage.
 StageLayout SimLayout(StageId stage, int tensors, int64_t count);
+// The same, and a tensor of `tied` elements that other stages hold too; one of them stores it.
+StageLayout SimTiedLayout(StageId stage, int tensors, int64_t count, int64_t tied, bool stores);
 
 }  // namespace starling::sim
 

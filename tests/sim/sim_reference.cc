@@ -1,13 +1,25 @@
 #include "tests/sim/sim_reference.h"
 
+#include <algorithm>
+#include <map>
 #include <utility>
 
 #include "runtime/base/check.h"
 
 namespace starling::sim {
 
+namespace {
+
+std::vector<ParameterGroup> GroupsOf(const std::vector<SimStage>& stages) {
+  std::vector<StageLayout> layouts;
+  for (const SimStage& stage : stages) layouts.push_back(stage.layout);
+  return ParameterGroups(layouts);
+}
+
+}  // namespace
+
 SimReference::SimReference(std::vector<SimStage> stages, const std::vector<Blob>& states)
-    : stages_(std::move(stages)) {
+    : stages_(std::move(stages)), groups_(GroupsOf(stages_)) {
   STARLING_CHECK_EQ(stages_.size(), states.size());
   for (const Blob& state : states) {
     const auto values = state.As<float>();
@@ -43,13 +55,40 @@ SimStepResult SimReference::Advance(Step step, const std::vector<SimMicrobatch>&
       AddGradient(stages_[s].layout, incoming, 1, sums[s].data());
     }
   }
+  SumTies(&sums);
+  result.square_norms.assign(groups_.size(), 0);
   for (size_t s = 0; s < stages_.size(); ++s) {
-    double square_norm = 0;
-    for (float g : sums[s]) square_norm += static_cast<double>(g) * g;
-    result.square_norms.push_back(square_norm);
+    for (const GroupRange& range : RangesOf(s)) {
+      double square_norm = 0;
+      for (int64_t i = range.begin; i < range.begin + range.count; ++i) {
+        square_norm += static_cast<double>(sums[s][i]) * sums[s][i];
+      }
+      result.square_norms[range.group] = square_norm;  // the same from each stage of a tie
+    }
     UpdateState(stages_[s].layout, 0, sums[s].data(), states_[s].data());
   }
   return result;
+}
+
+std::vector<GroupRange> SimReference::RangesOf(size_t stage) const {
+  return GroupRangesOf(stages_[stage].layout, stages_[stage].stage,
+                       static_cast<uint32_t>(stages_.size()));
+}
+
+void SimReference::SumTies(std::vector<std::vector<float>>* sums) const {
+  std::map<uint32_t, std::vector<float>> totals;
+  for (const bool give_back : {false, true}) {
+    for (size_t s = 0; s < stages_.size(); ++s) {
+      for (const GroupRange& range : RangesOf(s)) {
+        if (range.group < stages_.size()) continue;
+        std::vector<float>& total = totals[range.group];
+        total.resize(static_cast<size_t>(range.count));
+        float* const own = (*sums)[s].data() + range.begin;
+        if (give_back) std::copy(total.begin(), total.end(), own);
+        for (size_t i = 0; i < total.size() && !give_back; ++i) total[i] += own[i];
+      }
+    }
+  }
 }
 
 SimStepResult SimReference::Evaluate(Step step,

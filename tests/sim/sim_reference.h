@@ -8,6 +8,7 @@
 
 #include "runtime/base/blob.h"
 #include "runtime/base/ids.h"
+#include "runtime/base/parameter_groups.h"
 #include "tests/sim/sim_model.h"
 
 namespace starling::sim {
@@ -22,7 +23,7 @@ struct SimMicrobatch {
 struct SimStepResult {
   double loss_sum = 0;
   int64_t tokens = 0;
-  std::vector<double> square_norms;  // per stage, of the summed gradient
+  std::vector<double> square_norms;  // per parameter group, of the summed gradient
 };
 
 class SimReference {
@@ -42,7 +43,12 @@ class SimReference {
   // The digests of one microbatch's forward at every stage.
   std::vector<uint64_t> ForwardAll(const MicrobatchId& id, const SimMicrobatch& microbatch) const;
 
+  std::vector<GroupRange> RangesOf(size_t stage) const;
+  // What a stage has summed of a tie becomes what all of its stages have.
+  void SumTies(std::vector<std::vector<float>>* sums) const;
+
   std::vector<SimStage> stages_;
+  std::vector<ParameterGroup> groups_;
   std::vector<std::vector<float>> states_;
 };
 

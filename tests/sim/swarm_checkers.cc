@@ -15,7 +15,12 @@ namespace starling::sim {
 SwarmCheckers::SwarmCheckers(World* world, std::vector<SimStage> stages, const DataFeed* feed)
     : world_(world), stages_(std::move(stages)), feed_(feed) {
   std::vector<Blob> states;
-  for (const SimStage& stage : stages_) states.push_back(SimInitialState(stage.layout, 1));
+  std::vector<StageLayout> layouts;
+  for (const SimStage& stage : stages_) {
+    states.push_back(SimInitialState(stage.layout, 1));
+    layouts.push_back(stage.layout);
+  }
+  groups_ = ParameterGroups(layouts);
   reference_ = std::make_unique<SimReference>(stages_, states);
 }
 
@@ -88,9 +93,7 @@ void SwarmCheckers::OnDecision(const Decision& decision) {
   newest = std::max(newest, VersionAfter(decision.step));
   CheckNumbers(decision);
   CheckAdditions(decision);
-  for (const GroupOutcome& group : decision.groups) {
-    sums_[{group.round.group, decision.step}].insert(SumOf(decision, group));
-  }
+  NoteSums(decision);
   world_->journal().ForgetThrough(Step{Value(decision.step) < 3 ? 0 : Value(decision.step) - 3});
 }
 
@@ -131,49 +134,76 @@ void SwarmCheckers::CheckNumbers(const Decision& decision) {
     Violation(absl::StrCat("I1: step ", Value(decision.step), " has loss ", decision.loss,
                            ", one machine ", expected.loss));
   }
-  for (const GroupOutcome& group : decision.groups) {
-    const uint32_t stage = group.round.group;
-    if (group.square_norm != expected.square_norms[stage]) {
-      Violation(absl::StrCat("I1: step ", Value(decision.step), " stage ", stage,
-                             " has square norm ", group.square_norm, ", one machine ",
-                             expected.square_norms[stage]));
+  if (decision.groups.size() != groups_.size()) {
+    Violation(absl::StrCat("I1: step ", Value(decision.step), " sums ", decision.groups.size(),
+                           " parameter groups, there are ", groups_.size()));
+  }
+  for (const GroupOutcome& outcome : decision.groups) {
+    const ParameterGroup* const group = GroupOf(outcome);
+    if (group == nullptr) continue;
+    const double square_norm = expected.square_norms[outcome.round.group];
+    if (outcome.square_norm != square_norm) {
+      Violation(absl::StrCat("I1: step ", Value(decision.step), " ", starling::ToString(*group),
+                             " has square norm ", outcome.square_norm, ", one machine ",
+                             square_norm));
     }
-    if (group.lane != LaneTotal(decision.step, StageId{stage}, feed_->train_microbatches())) {
-      Violation(absl::StrCat("I1: step ", Value(decision.step), " stage ", stage, " lane wrong"));
+    uint64_t lane = 0;
+    for (const StageId& stage : group->stages) {
+      lane += LaneTotal(decision.step, stage, feed_->train_microbatches());
+    }
+    if (outcome.lane != lane) {
+      Violation(absl::StrCat("I1: step ", Value(decision.step), " ", starling::ToString(*group),
+                             " lane wrong"));
     }
   }
+}
+
+const ParameterGroup* SwarmCheckers::GroupOf(const GroupOutcome& outcome) const {
+  return outcome.round.group < groups_.size() ? &groups_[outcome.round.group] : nullptr;
+}
+
+GroupRange SwarmCheckers::RangeOf(StageId stage, uint32_t group) const {
+  const auto stages = static_cast<uint32_t>(stages_.size());
+  for (const GroupRange& range : GroupRangesOf(stages_[Value(stage)].layout, stage, stages)) {
+    if (range.group == group) return range;
+  }
+  return {};
 }
 
 void SwarmCheckers::CheckAdditions(const Decision& decision) {
-  for (const GroupOutcome& group : decision.groups) {
-    const StageId stage{group.round.group};
-    std::vector<int> times(feed_->train_microbatches(), 0);
-    for (const RoundMemberPlan& member : group.members) {
-      const auto who = admitted_.find(ToString(member.incarnation));
-      if (who == admitted_.end()) continue;
-      const auto& [node, life] = who->second;
-      const std::vector<Addition> additions = world_->journal().Of(decision.step, stage);
-      for (const Addition& addition : additions) {
-        const bool named =
-            std::any_of(member.segments.begin(), member.segments.end(),
-                        [&](const SegmentRef& ref) { return ref.id == addition.segment; });
-        if (addition.replica.node == node && addition.replica.life == life && named) {
-          times[addition.index] += addition.times;
-        }
-      }
-    }
-    for (size_t index = 0; index < times.size(); ++index) {
-      if (times[index] == 1) continue;
-      Violation(absl::StrCat("I1: step ", Value(decision.step), " stage ", Value(stage),
-                             " counts microbatch ", index, " ", times[index], " times"));
-    }
+  for (const GroupOutcome& outcome : decision.groups) {
+    const ParameterGroup* const group = GroupOf(outcome);
+    if (group == nullptr) continue;
+    for (const StageId& stage : group->stages) CheckAdditions(decision, outcome, stage);
   }
 }
 
-Hash128 SwarmCheckers::SumOf(const Decision& decision, const GroupOutcome& group) const {
-  const StageLayout& layout = stages_[group.round.group].layout;
-  const std::vector<Addition> additions =
-      world_->journal().Of(decision.step, StageId{group.round.group});
+void SwarmCheckers::CheckAdditions(const Decision& decision, const GroupOutcome& group,
+                                   StageId stage) {
+  std::vector<int> times(feed_->train_microbatches(), 0);
+  const std::vector<Addition> additions = world_->journal().Of(decision.step, stage);
+  for (const RoundMemberPlan& member : group.members) {
+    const auto who = admitted_.find(ToString(member.incarnation));
+    if (who == admitted_.end()) continue;
+    const auto& [node, life] = who->second;
+    for (const Addition& addition : additions) {
+      const bool named =
+          std::any_of(member.segments.begin(), member.segments.end(),
+                      [&](const SegmentRef& ref) { return ref.id == addition.segment; });
+      if (addition.replica.node == node && addition.replica.life == life && named) {
+        times[addition.index] += addition.times;
+      }
+    }
+  }
+  for (size_t index = 0; index < times.size(); ++index) {
+    if (times[index] == 1) continue;
+    Violation(absl::StrCat("I1: step ", Value(decision.step), " group ", group.round.group,
+                           " counts microbatch ", index, " of stage ", Value(stage), " ",
+                           times[index], " times"));
+  }
+}
+
+std::vector<float> SwarmCheckers::SumOf(const Decision& decision, const GroupOutcome& group) const {
   const auto add = [](const std::vector<float>& from, std::vector<float>* to) {
     for (size_t i = 0; i < from.size(); ++i) (*to)[i] += from[i];
   };
@@ -185,26 +215,51 @@ Hash128 SwarmCheckers::SumOf(const Decision& decision, const GroupOutcome& group
                                        round_coding_.scale_exponent, absl::MakeSpan(*values));
     STARLING_CHECK(status.ok());
   };
-  const std::vector<float> zero(static_cast<size_t>(layout.size), 0.0f);
-  std::vector<float> total = zero;
-  for (const RoundMemberPlan& member : group.members) {
-    const auto who = admitted_.find(ToString(member.incarnation));
-    if (who == admitted_.end()) continue;
-    std::vector<float> own = zero;
-    for (const SegmentRef& ref : member.segments) {
-      std::vector<float> segment = zero;
-      for (const Addition& addition : additions) {
-        const ReplicaName& name = addition.replica;
-        if (name.node != who->second.first || name.life != who->second.second) continue;
-        if (addition.segment == ref.id) AddGradient(layout, addition.digest, 1, segment.data());
+  const ParameterGroup& parameters = groups_[group.round.group];
+  std::vector<float> total(static_cast<size_t>(parameters.size), 0.0f);
+  // Plans have the members stage by stage, as the group has the stages; who sums nothing adds none.
+  for (const StageId& stage : parameters.stages) {
+    const StageLayout& layout = stages_[Value(stage)].layout;
+    const GroupRange range = RangeOf(stage, group.round.group);
+    const std::vector<Addition> additions = world_->journal().Of(decision.step, stage);
+    for (const RoundMemberPlan& member : group.members) {
+      const auto who = admitted_.find(ToString(member.incarnation));
+      if (who == admitted_.end()) continue;
+      std::vector<float> own(total.size(), 0.0f);
+      for (const SegmentRef& ref : member.segments) {
+        std::vector<float> segment(static_cast<size_t>(layout.size), 0.0f);
+        for (const Addition& addition : additions) {
+          const ReplicaName& name = addition.replica;
+          if (name.node != who->second.first || name.life != who->second.second) continue;
+          if (addition.segment == ref.id) AddGradient(layout, addition.digest, 1, segment.data());
+        }
+        const auto begin = segment.begin() + range.begin;
+        add(std::vector<float>(begin, begin + range.count), &own);
       }
-      add(segment, &own);
+      travel(&own);
+      add(own, &total);
     }
-    travel(&own);
-    add(own, &total);
   }
   travel(&total);
-  return HashBytes(total.data(), total.size() * sizeof(float));
+  return total;
+}
+
+// Of each stage what its replicas are to apply: the sums of its groups in a row.
+void SwarmCheckers::NoteSums(const Decision& decision) {
+  std::map<uint32_t, std::vector<float>> sums;
+  for (const GroupOutcome& outcome : decision.groups) {
+    if (GroupOf(outcome) != nullptr) sums[outcome.round.group] = SumOf(decision, outcome);
+  }
+  const auto stages = static_cast<uint32_t>(stages_.size());
+  for (const SimStage& stage : stages_) {
+    std::vector<float> run;
+    for (const GroupRange& range : GroupRangesOf(stage.layout, stage.stage, stages)) {
+      const std::vector<float>& sum = sums[range.group];
+      run.insert(run.end(), sum.begin(), sum.end());
+    }
+    sums_[{Value(stage.stage), decision.step}].insert(
+        HashBytes(run.data(), run.size() * sizeof(float)));
+  }
 }
 
 void SwarmCheckers::CheckState(const StateSeen& seen) {
@@ -214,6 +269,14 @@ void SwarmCheckers::CheckState(const StateSeen& seen) {
     Violation(absl::StrCat("I2: stage ", key.first, " after ", key.second, " updates is ",
                            ToHex(seen.tensors), " at ", sim::ToString(seen.replica), ", was ",
                            ToHex(entry->second)));
+  }
+  if (groups_.size() > stages_.size() && Concerns(groups_.back(), seen.replica.stage)) {
+    const auto [tied, first_tied] = tied_hashes_.emplace(seen.updates, seen.tied);
+    if (!first_tied && tied->second != seen.tied) {
+      Violation(absl::StrCat("I2: what ", starling::ToString(groups_.back()), " share after ",
+                             seen.updates, " updates is ", ToHex(seen.tied), " at ",
+                             sim::ToString(seen.replica), ", was ", ToHex(tied->second)));
+    }
   }
   if (seen.loaded) return;
   const auto sums = sums_.find({key.first, Step{seen.updates}});

@@ -3,10 +3,12 @@
 //
 //   I1 every decided step has exactly the loss and gradient norms of one machine (SimReference),
 //      every lane is right, and what the journal saw added to the segments it names covers each
-//      microbatch once; what a replica applies is bit for bit the sum, in the plan's order, of what
-//      the journal saw added, and only after the decision was taken
-//   I2 one (stage, updates) has one hash of its tensors, on whatever replica, in whatever era, and
-//      one (stage, era, version) one hash of everything
+//      microbatch once, at every stage of a parameter group; what a replica applies is bit for bit
+//      the sum, in the plan's order, of what the journal saw added, and only after the decision was
+//      taken
+//   I2 one (stage, updates) has one hash of its tensors, on whatever replica, in whatever era, what
+//      stages share is the same at all of them, and one (stage, era, version) one hash of
+//      everything
 //   I3 record numbers, epochs, eras, and versions within an era only grow, in the log, at the
 //      trainer and at every peer; no incarnation comes twice; nobody is at a version that is not
 //      decided
@@ -28,6 +30,7 @@
 #include <tuple>
 #include <vector>
 
+#include "runtime/base/parameter_groups.h"
 #include "runtime/data/data_feed.h"
 #include "runtime/peer/peer.h"
 #include "runtime/trainer/observer.h"
@@ -78,14 +81,19 @@ class SwarmCheckers : public TrainerObserver {
   struct Expected {
     double loss = 0;
     int64_t tokens = 0;
-    std::vector<double> square_norms;
+    std::vector<double> square_norms;  // by group
   };
   const Expected& At(Step step);
   void CheckMembership(const Decision& decision);
   void CheckNumbers(const Decision& decision);
   void CheckAdditions(const Decision& decision);
-  // The hash of the sum that the plan names, from what was really added.
-  Hash128 SumOf(const Decision& decision, const GroupOutcome& group) const;
+  void CheckAdditions(const Decision& decision, const GroupOutcome& group, StageId stage);
+  // The sum that the plan names, from what was really added.
+  std::vector<float> SumOf(const Decision& decision, const GroupOutcome& group) const;
+  void NoteSums(const Decision& decision);
+  const ParameterGroup* GroupOf(const GroupOutcome& outcome) const;
+  // What `group` has of a stage's flat run.
+  GroupRange RangeOf(StageId stage, uint32_t group) const;
   void CheckState(const StateSeen& seen);
   bool DiskFull() const { return disk_full_ && absl::IsResourceExhausted(status_); }
   void CheckCheckpoint(const std::string& path);
@@ -94,6 +102,7 @@ class SwarmCheckers : public TrainerObserver {
 
   World* const world_;
   const std::vector<SimStage> stages_;
+  std::vector<ParameterGroup> groups_;
   const DataFeed* const feed_;
   std::unique_ptr<SimReference> reference_;
   std::vector<Expected> expected_;  // by step - 1
@@ -103,6 +112,7 @@ class SwarmCheckers : public TrainerObserver {
   std::set<Incarnation> left_;
   std::tuple<uint64_t, Epoch, Era, Step> newest_{0, Epoch{0}, Era{0}, Step{0}};
   std::map<std::pair<uint32_t, uint32_t>, Hash128> hashes_;  // of tensors, by (stage, updates)
+  std::map<uint32_t, Hash128> tied_hashes_;                  // of what stages share, by updates
   // What a decision makes of a (stage, step): the hash of the summed gradient, one per era.
   std::map<std::pair<uint32_t, Step>, std::set<Hash128>> sums_;
   // As replicas name their states: by (stage, era, version).

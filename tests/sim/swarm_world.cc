@@ -19,6 +19,7 @@ namespace {
 constexpr char kRunDirectory[] = "run";
 constexpr int64_t kTokens = 4;  // per sequence, one sequence per microbatch
 constexpr int64_t kWidth = 8;
+constexpr int64_t kTiedElements = 23;
 constexpr int64_t kLossyWidth = 32;  // room for a signal that survives codecs
 constexpr RunId kRun{77};
 
@@ -69,9 +70,12 @@ RunConfig ConfigOf(const SwarmOptions& options) {
   config.train.eval_every = options.eval_every;
   config.train.eval_sequences = 3;
   config.optimizer.warmup = 1;
+  config.model.tie_embeddings = options.tied;
   config.swarm.stages = options.stages;
   config.swarm.dead_after = options.dead_after;
   config.swarm.log_budget = options.log_budget;
+  config.swarm.window = options.window;
+  config.swarm.slots = options.slots;
   config.swarm.verify_every = options.verify_every;
   config.swarm.rebalance = options.rebalance;
   config.local.replicas = {options.replicas};
@@ -92,7 +96,9 @@ std::vector<SimStage> StagesOf(const SwarmOptions& options) {
     stage.stage = StageId{s};
     stage.last = s + 1 == options.stages;
     stage.width = options.lossy ? kLossyWidth : kWidth;
-    stage.layout = SimLayout(stage.stage, 2, 20 + 7 * s);
+    const bool shares = options.tied && options.stages > 1 && (s == 0 || stage.last);
+    stage.layout = shares ? SimTiedLayout(stage.stage, 2, 20 + 7 * s, kTiedElements, s == 0)
+                          : SimLayout(stage.stage, 2, 20 + 7 * s);
     stages.push_back(std::move(stage));
   }
   return stages;
@@ -146,6 +152,8 @@ SwarmOptions SwarmOptions::Drawn(uint64_t seed, const FaultSet& allowed) {
   if (options.shared_store && allowed.Has(FaultKind::kCrash)) {
     options.writer_deaths = static_cast<uint32_t>(store.Below(4));
   }
+  Rng ties(MixAll(seed, 0x74696564ULL));
+  options.tied = ties.Chance(0.25);
   return options;
 }
 
@@ -159,6 +167,7 @@ std::string SwarmOptions::ToString() const {
   if (trainer_restarts > 0) absl::StrAppend(&text, ", trainer restarts ", trainer_restarts);
   for (FaultKind kind : more_faults) absl::StrAppend(&text, ", ", sim::ToString(kind));
   if (shared_store) absl::StrAppend(&text, ", shared store, ", writer_deaths, " writers die");
+  if (tied) absl::StrAppend(&text, ", tied");
   if (liveness) absl::StrAppend(&text, ", then only a core left");
   if (lossy) absl::StrAppend(&text, ", lossy codecs");
   return text;

@@ -35,6 +35,8 @@ struct SwarmOptions {
   int64_t checkpoint_every = 2;
   absl::Duration dead_after = absl::Seconds(5);
   int64_t log_budget = int64_t{1} << 30;            // bytes
+  int64_t window = 0;                               // swarm.window
+  int64_t slots = 0;                                // swarm.slots
   absl::Duration restart_after = absl::Seconds(1);  // of a peer that died
   uint32_t faults = 0;                 // drawn crashes and stalls of peers while the run goes on
   uint32_t leaves = 0;                 // drawn peers that are drained, and come back afterwards
@@ -58,6 +60,8 @@ struct SwarmOptions {
   // Boundaries in int8, rounded stochastically, and rounds in bf16. The virtual model's numbers are
   // such that nothing is lost by it but in the gaps between tensors.
   bool lossy = false;
+  // The first and the last stage share a parameter, where there are two stages or more.
+  bool tied = false;
   // A planted mistake: a restarted trainer does not know of the newest decision.
   bool forget_newest_decision = false;
 

@@ -56,6 +56,29 @@ Blob Boundary() {
   return Blob::OfFloats(values).Reshaped({2, 3, 100});
 }
 
+TEST(CodedExecutor, CodecsTakeTheTimeOfTheClockAndRawBoundariesNone) {
+  Doubling executor;
+  int reads = 0;
+  const auto clock = [&reads] { return absl::Milliseconds(++reads); };
+  Coding coding;
+  coding.encoding = Encoding::kInt8;
+  ForwardInput input;
+  input.input = EncodeBlob(Boundary(), coding);
+  input.coding = coding;
+  const auto forward = CodedForward(&executor, input, clock);
+  ASSERT_TRUE(forward.ok()) << forward.status();
+  EXPECT_EQ(forward->decoding, absl::Milliseconds(1));
+  EXPECT_EQ(forward->encoding, absl::Milliseconds(1));
+  EXPECT_EQ(reads, 4);
+  BackwardInput back;
+  back.gradient = Boundary();
+  const auto backward = CodedBackward(&executor, back, clock);
+  ASSERT_TRUE(backward.ok()) << backward.status();
+  EXPECT_EQ(backward->decoding, absl::ZeroDuration());
+  EXPECT_EQ(backward->encoding, absl::ZeroDuration());
+  EXPECT_EQ(reads, 4);
+}
+
 TEST(CodedExecutor, BoundariesAreDecodedOnTheWayInAndEncodedOnTheWayOut) {
   Doubling executor;
   ForwardInput forward;

@@ -94,6 +94,30 @@ TEST(ModelLayoutTest, CutsPartitionTheWholeModelsTensors) {
   }
 }
 
+TEST(ModelLayoutTest, TiedHeadIsTheEmbeddingAtTheEndOfTheFirstAndTheLastStage) {
+  ModelConfig config = SmallModel();
+  config.tie_embeddings = true;
+  const auto whole = ByName(WholeModelLayout(config));
+  EXPECT_EQ(whole.count("head.weight"), 0u);
+  EXPECT_EQ(whole.at("embed.weight").tie, kNoTie);
+  const StageLayout first = ModelStageLayout(config, {0, 1});
+  const StageLayout middle = ModelStageLayout(config, {1, 2});
+  const StageLayout last = ModelStageLayout(config, {2, 3});
+  for (const StageLayout* layout : {&first, &last}) {
+    const TensorSpec& tied = layout->tensors.back();
+    EXPECT_EQ(tied.name, "embed.weight");
+    EXPECT_EQ(tied.tie, 0);
+    EXPECT_EQ(tied.stored, layout == &first);
+    EXPECT_EQ(tied.shape, whole.at("embed.weight").shape);
+    EXPECT_EQ(tied.decay, whole.at("embed.weight").decay);
+    EXPECT_EQ(tied.init_std, whole.at("embed.weight").init_std);
+    EXPECT_EQ(ByName(*layout).count("head.weight"), 0u);
+  }
+  EXPECT_EQ(ByName(middle).count("embed.weight"), 0u);
+  EXPECT_EQ(first.stored_count() + middle.stored_count() + last.stored_count(),
+            WholeModelLayout(config).parameter_count());
+}
+
 TEST(ModelLayoutTest, ShapesDecayAndInitFollowTheRole) {
   const auto tensors = ByName(WholeModelLayout(SmallModel()));
   const TensorSpec& key = tensors.at("layers.2.attention.k.weight");

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <ostream>
 #include <string>
@@ -71,6 +72,12 @@ inline std::vector<Shape> Shapes() {
   ModelConfig dropout = TinyModel();
   dropout.dropout = 0.2;
   shapes.push_back({"Dropout", dropout});
+  ModelConfig tied = TinyGpt();
+  tied.tie_embeddings = true;
+  shapes.push_back({"GptTied", tied});
+  tied = TinyModel();
+  tied.tie_embeddings = true;
+  shapes.push_back({"LlamaTied", tied});
   return shapes;
 }
 
@@ -94,13 +101,17 @@ inline WorkId TrainWork(uint32_t index, Step step = Step{1}) {
 }
 
 inline std::unique_ptr<TorchExecutor> MakeExecutor(const ModelConfig& config, LayerRange layers,
-                                                   uint32_t stage = 0, int threads = 1) {
+                                                   uint32_t stage = 0, int threads = 1,
+                                                   int64_t memory = 0,
+                                                   Precision precision = Precision::kFp32) {
   TorchExecutor::Options options;
   options.model = config;
   options.layers = layers;
   options.stage = StageId{stage};
   options.seed = 5;
   options.threads = threads;
+  options.memory = memory;
+  options.precision = precision;
   auto executor = TorchExecutor::Create(options);
   STARLING_CHECK_MSG(executor.ok(), std::string(executor.status().message()));
   const auto loaded = (*executor)->Load(InitialState((*executor)->layout(), 5));
@@ -151,22 +162,21 @@ class Chain {
   }
 
   // The gradient of every tensor of every stage, after sealing, in the order of the whole model's
-  // names.
+  // names: of a tensor that stages share, the sum.
   std::vector<std::pair<std::string, std::vector<float>>> Gradients(Step step = Step{1}) {
-    std::vector<std::pair<std::string, std::vector<float>>> result;
+    std::map<std::string, std::vector<float>> result;
     for (auto& stage : stages_) {
       stage->Seal(step);
       auto sum = stage->Read(step, {kMainSegment});
       STARLING_CHECK(sum.ok());
       const auto values = sum->gradient.As<float>();
       for (const TensorSpec& spec : stage->layout().tensors) {
-        result.emplace_back(spec.name,
-                            std::vector<float>(values.begin() + spec.offset,
-                                               values.begin() + spec.offset + spec.count));
+        std::vector<float>& gradient = result[spec.name];
+        gradient.resize(static_cast<size_t>(spec.count));
+        for (int64_t i = 0; i < spec.count; ++i) gradient[i] += values[spec.offset + i];
       }
     }
-    std::sort(result.begin(), result.end());
-    return result;
+    return {result.begin(), result.end()};
   }
 
  private:

@@ -48,25 +48,5 @@ TEST(PieceStore, OnlyWhatTheSameOwnerAcknowledgedIsNotSentAgain) {
   EXPECT_FALSE(store.IsDelivered(kB, 1, kOne));
 }
 
-TEST(PieceStore, OwnSumIsKeptForItsContribution) {
-  PieceStore store;
-  EXPECT_EQ(store.FindSum(kOne), nullptr);
-  store.KeepSum(kOne, SegmentSum{Blob(), 5});
-  ASSERT_NE(store.FindSum(kOne), nullptr);
-  EXPECT_EQ(store.FindSum(kOne)->lane, 5u);
-  EXPECT_EQ(store.FindSum(kTwo), nullptr);
-}
-
-TEST(PieceStore, NothingIsLeftWhenTheStepIsOver) {
-  PieceStore store;
-  store.Keep(kA, PieceOf(1, kOne, 7));
-  store.Delivered(kA, 1, kOne);
-  store.KeepSum(kOne, SegmentSum());
-  store.Clear();
-  EXPECT_EQ(store.Find(kA, 1, kOne), nullptr);
-  EXPECT_FALSE(store.IsDelivered(kA, 1, kOne));
-  EXPECT_EQ(store.FindSum(kOne), nullptr);
-}
-
 }  // namespace
 }  // namespace starling

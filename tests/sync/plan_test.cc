@@ -34,7 +34,7 @@ TEST(EqualPartsTest, CoverTheRunInAlignedPartsThatDifferByOneBlockAtMost) {
       int64_t next = 0;
       for (size_t i = 0; i < parts.size(); ++i) {
         EXPECT_EQ(parts[i].begin, next);
-        EXPECT_EQ(parts[i].owner, i);
+        EXPECT_EQ(parts[i].owner, i);  // one each, as small as they are
         EXPECT_GT(parts[i].count, 0);
         if (i + 1 < parts.size()) {
           EXPECT_EQ(parts[i].count % kPartAlignment, 0);
@@ -51,6 +51,29 @@ TEST(EqualPartsTest, OwnersForWhomNothingIsLeftHaveNoPart) {
   EXPECT_EQ(EqualParts(20, 5).size(), 2u);
   EXPECT_EQ(EqualParts(16, 5).size(), 1u);
   EXPECT_TRUE(EqualParts(0, 5).empty());
+}
+
+TEST(EqualPartsTest, LargeRunsAreCutSmallerAndDealtOutInTurn) {
+  const int64_t size = 10 * kPartElements + 17;
+  for (uint32_t owners : {1u, 2u, 3u}) {
+    const std::vector<RoundPart> parts = EqualParts(size, owners);
+    EXPECT_EQ(parts.size() % owners, 0u);
+    EXPECT_GE(parts.size(), 11u);
+    EXPECT_LE(parts.size(), 10 + 2 * owners);
+    int64_t next = 0;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      EXPECT_EQ(parts[i].begin, next);
+      EXPECT_EQ(parts[i].owner, i % owners);
+      EXPECT_LE(parts[i].count, kPartElements + kPartAlignment);
+      next += parts[i].count;
+    }
+    EXPECT_EQ(next, size);
+  }
+}
+
+TEST(EqualPartsTest, NumberOfPartsOfAnOwnerIsBounded) {
+  const std::vector<RoundPart> parts = EqualParts(1000 * kMostPartsOfOwner * kPartElements, 2);
+  EXPECT_EQ(parts.size(), static_cast<size_t>(2 * kMostPartsOfOwner));
 }
 
 TEST(CheckPlanTest, AcceptsAGoodPlanAndSeveralPartsOfOneOwner) {

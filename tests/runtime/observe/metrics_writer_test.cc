@@ -32,6 +32,35 @@ TEST(MetricsWriterTest, LineHasExactlyTheKeysThatScriptsRelyOn) {
             R"("replayed":5,"lane_ok":true,"bytes_forward":1000,"bytes_backward":600})");
 }
 
+ReplicaTimes Times(uint32_t counter, uint32_t stage, uint64_t forward_ms) {
+  ReplicaTimes times;
+  times.replica = {Epoch{1}, counter};
+  times.stage = StageId{stage};
+  times.times[StepPart::kForward] = forward_ms * 1'000'000;
+  times.times[StepPart::kIdle] = 2'000'400;
+  return times;
+}
+
+TEST(MetricsWriterTest, TimesAreInSecondsPerReplicaWithoutPartsOfNoTime) {
+  StepReport report = Report();
+  report.times = {Times(1, 0, 10), Times(2, 1, 20)};
+  const std::string line = ToMetricsLine(report);
+  EXPECT_EQ(line.substr(line.find("\"time\"")),
+            R"("time":[{"stage":0,"replica":"1.1","forward":0.01,"idle":0.002},)"
+            R"({"stage":1,"replica":"1.2","forward":0.02,"idle":0.002}]})");
+}
+
+TEST(MetricsWriterTest, LargeSwarmsHaveMeansPerStage) {
+  StepReport report = Report();
+  for (uint32_t i = 0; i <= kMostReplicasInLine; ++i) {
+    report.times.push_back(Times(i + 1, i % 2, i % 2 == 0 ? 10 : 30));
+  }
+  const auto time = nlohmann::json::parse(ToMetricsLine(report))["time"];
+  ASSERT_EQ(time.size(), 2u);
+  EXPECT_EQ(time[0].dump(), R"({"forward":0.01,"idle":0.002,"replicas":33,"stage":0})");
+  EXPECT_EQ(time[1].dump(), R"({"forward":0.03,"idle":0.002,"replicas":32,"stage":1})");
+}
+
 TEST(MetricsWriterTest, DoublesAreReadBackToTheBit) {
   const auto line = nlohmann::json::parse(ToMetricsLine(Report()));
   EXPECT_EQ(line["loss"].get<double>(), 0.1 + 0.2);

@@ -77,7 +77,7 @@ class StepRunTest : public testing::Test {
     options.microbatches = microbatches;
     options.evaluate = evaluate;
     options.window = window;
-    options.stage_sizes = {8, 8};
+    options.groups = groups_;
     run_ = std::make_unique<StepRun>(
         options, &env_, &swarm_, &feed_, &wiring_,
         [this](const Event& event) { events_.push_back(event.name); }, [this] { return may_seal_; },
@@ -208,6 +208,7 @@ class StepRunTest : public testing::Test {
   FakeFeed feed_;
   Wiring wiring_{Wiring::Options()};
   std::vector<std::string> events_;
+  std::vector<ParameterGroup> groups_ = {{{StageId{0}}, 8}, {{StageId{1}}, 8}};
   bool may_seal_ = true;
   bool states_are_right_ = true;
   std::map<Incarnation, Hash128> sealed_states_;
@@ -240,6 +241,45 @@ TEST_F(StepRunTest, UndisturbedStepEndsInASum) {
   EXPECT_EQ(outcome.groups.size(), 2u);
   EXPECT_EQ(outcome.retries, 0u);
   EXPECT_EQ(outcome.replayed, 0u);
+}
+
+TEST_F(StepRunTest, TieIsSummedByTheReplicasOfAllItsStagesAndCountedOnce) {
+  groups_.push_back({{StageId{0}, StageId{1}}, 24});
+  Start();
+  Seal(ListsOf(RunAll()));
+  const std::vector<Request> reduces = Take<Reduce>();
+  ASSERT_THAT(reduces, SizeIs(3 + 3));
+  std::set<Incarnation> tied;
+  for (const Request& reduce : reduces) {
+    const RoundPlan& plan = std::get<Reduce>(reduce.message.body).plan;
+    EXPECT_FALSE(outcome_.has_value());
+    Answer(reduce, Sum(reduce));
+    if (plan.id.group != 2) continue;
+    tied.insert(reduce.to);
+    ASSERT_THAT(plan.members, SizeIs(3));
+    EXPECT_EQ(plan.members[2].incarnation, kB);
+    for (const RoundMemberPlan& member : plan.members) EXPECT_THAT(member.segments, SizeIs(1));
+    EXPECT_EQ(plan.parts.back().begin + plan.parts.back().count, 24);
+    EXPECT_EQ(plan.expected_lane,
+              LaneTotal(kStep, StageId{0}, 2) + LaneTotal(kStep, StageId{1}, 2));
+  }
+  EXPECT_THAT(tied, ElementsAre(kA, kA2, kB));
+  ASSERT_TRUE(outcome_ && outcome_->ok());
+  EXPECT_THAT((*outcome_)->groups, SizeIs(3));
+  EXPECT_EQ((*outcome_)->square_norm, 0.75);
+  EXPECT_EQ((*outcome_)->loss_sum, 4.0);
+}
+
+TEST_F(StepRunTest, StagesThatHoldDifferentResultsOfTheirTieAreDataLoss) {
+  groups_.push_back({{StageId{0}, StageId{1}}, 24});
+  Start();
+  Seal(ListsOf(RunAll()));
+  for (const Request& reduce : Take<Reduce>()) {
+    Reduced reduced = Sum(reduce);
+    if (reduce.to == kB && reduced.round.group == 2) reduced.result_hash.low ^= 1;
+    Answer(reduce, reduced);
+  }
+  EXPECT_EQ(Code(), absl::StatusCode::kDataLoss);
 }
 
 TEST_F(StepRunTest, BusyAnswerIsSentAgainUncontestedUnderANewAttempt) {

@@ -74,6 +74,16 @@ TEST_F(SwarmViewsTest, FirstViewGoesToEverybodyAndNamesTheirOwnAndTheNextStages)
   EXPECT_THAT(told[Name(10)], ElementsAre(7, 8, 9, 10));
 }
 
+TEST_F(SwarmViewsTest, StagesThatShareParametersKnowEachOther) {
+  swarm_.AddNeighbours({StageId{0}, StageId{4}});
+  auto told = Sent();
+  EXPECT_THAT(told[Name(1)], ElementsAre(1, 2, 3, 4, 9, 10));
+  EXPECT_THAT(told[Name(9)], ElementsAre(1, 2, 7, 8, 9, 10));
+  EXPECT_THAT(told[Name(3)], ElementsAre(1, 2, 3, 4, 5, 6));
+  swarm_.Remove(Of(2));
+  EXPECT_THAT(Keys(Sent()), testing::UnorderedElementsAreArray(Names({1, 3, 4, 9, 10})));
+}
+
 TEST_F(SwarmViewsTest, NothingChangedTellsNobody) {
   Sent();
   const uint64_t number = swarm_.view_number();

@@ -234,6 +234,28 @@ TEST(HostileWire, NegativeCountsAreRefused) {
   EXPECT_EQ(CodeOfDecoding(EncodeMessage(message)), StatusCode::kInvalidArgument);
 }
 
+// All parts of a step's time, or none.
+TEST(HostileWire, StepTimesOfAnotherNumberOfPartsAreRefused) {
+  Message message;
+  message.body = Sealed();
+  const Packet packet = EncodeMessage(message);
+  std::string bytes = packet.envelope.ToStringBytes();
+  // A pointer to a list of so many words: its upper half is the count and the kind, 5.
+  const auto upper = [](size_t parts) { return static_cast<uint32_t>(parts << 3 | 5); };
+  size_t changed = 0;
+  for (size_t at = 0; at + 8 <= bytes.size(); at += 8) {
+    uint32_t halves[2];
+    std::memcpy(halves, bytes.data() + at, sizeof(halves));
+    if ((halves[0] & 3) != 1 || halves[1] != upper(kStepParts)) continue;
+    halves[1] = upper(kStepParts - 1);
+    std::memcpy(&bytes[at], halves, sizeof(halves));
+    ++changed;
+  }
+  ASSERT_EQ(changed, 1u);
+  EXPECT_EQ(CodeOfDecoding(packet), StatusCode::kOk);
+  EXPECT_EQ(CodeOfDecoding(Packet{BlobOf(bytes), {}}), StatusCode::kInvalidArgument);
+}
+
 TEST(HostileWire, UnknownCodesAreRefused) {
   for (int code : {17, 18, 255}) {
     Message message;

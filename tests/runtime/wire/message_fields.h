@@ -53,6 +53,7 @@ STARLING_FIELDS(HeldWork, a, b, c, d, e, f, g, h, i);
 STARLING_FIELDS(Splice, a, b, c);
 STARLING_FIELDS(ResendWork, a, b, c, d, e);
 STARLING_FIELDS(ResultRecord, a, b, c, d, e, f, g);
+STARLING_FIELDS(StepTimes, a, b, c, d);
 
 STARLING_FIELDS(HeldResult, a, b);
 STARLING_FIELDS(Hello, a, b, c, d, e, f, g, h, i, j, k, l, m);
@@ -82,7 +83,7 @@ STARLING_FIELDS(ShardSaved, a, b, c);
 STARLING_FIELDS(Fence, a, b, c);
 STARLING_FIELDS(FenceAck, a, b);
 STARLING_FIELDS(Seal, a, b, c);
-STARLING_FIELDS(Sealed, a, b, c, d, e, f, g);
+STARLING_FIELDS(Sealed, a, b, c, d, e, f, g, h);
 STARLING_FIELDS(Reduce, a);
 STARLING_FIELDS(Piece, a, b, c, d, e);
 STARLING_FIELDS(Result, a, b, c, d);

@@ -1,5 +1,6 @@
 #include "tests/runtime/wire/random_message.h"
 
+#include <array>
 #include <cstring>
 #include <optional>
 #include <type_traits>
@@ -51,6 +52,11 @@ class Filler {
   void operator()(std::vector<T>& list) {
     list.resize(rng_->Below(4));
     for (T& item : list) (*this)(item);
+  }
+
+  template <typename T, size_t kSize>
+  void operator()(std::array<T, kSize>& items) {
+    for (T& item : items) (*this)(item);
   }
 
   template <typename T>
@@ -116,6 +122,11 @@ class Describer {
     Add("[" + std::to_string(list.size()));
     for (const T& item : list) (*this)(item);
     Add("]");
+  }
+
+  template <typename T, size_t kSize>
+  void operator()(const std::array<T, kSize>& items) {
+    for (const T& item : items) (*this)(item);
   }
 
   template <typename T>

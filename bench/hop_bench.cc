@@ -1,0 +1,196 @@
+// What a hop costs beyond its bytes: from the moment a replica's device has finished a microbatch's
+// forward (or backward) to the moment the next (or previous) stage's device begins with it.
+//
+// Four stages of one replica each, real peers over TCP on loopback, with devices that do nothing;
+// one microbatch under way at a time, so that nothing queues; a boundary is 2 KiB. On the way are
+// compute thread, mailbox, reactor, stage server, wiring, encoding, ZeroMQ's thread, the socket,
+// ZeroMQ's thread there, reactor, decoding, stage server, mailbox, compute thread.
+//
+// Beside it, in turn, each as half of a round trip between two threads: a wake-up through an
+// eventfd, and 2 KiB through a plain TCP connection (what no hop can do without: four of the one,
+// one of the other); a piece of work through a Worker's mailboxes, and a message with 2 KiB through
+// ZmqTransport, encoded and decoded (what a hop is made of: two of the one, one of the other).
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <thread>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bench/bench.h"
+#include "bench/loopback_run.h"
+#include "runtime/base/check.h"
+#include "runtime/base/status_macros.h"
+#include "runtime/reactor/event_loop.h"
+#include "runtime/reactor/worker.h"
+#include "stages/emulated_executor.h"
+
+namespace starling::bench {
+namespace {
+
+constexpr uint32_t kStages = 4;
+constexpr int kMicrobatches = 100;
+constexpr size_t kHops = 10'000;
+constexpr double kGoalUs = 150;
+
+std::string RunToml(int steps) {
+  return absl::StrCat("[model]\nlayers = ", kStages, "\nwidth = 32\nheads = 2\ncontext = 16\n",
+                      "[train]\nsteps = ", steps, "\nglobal_batch = ", kMicrobatches,
+                      "\nmicrobatch = 1\neval_every = 0\nhash_every = 0\n",
+                      "[swarm]\nstages = ", kStages,
+                      "\nwindow = 1\nrebalance = \"0s\"\nverify_every = 0\n");
+}
+
+absl::StatusOr<std::unique_ptr<StageExecutor>> Nothing(const RunConfig& config, StageId stage) {
+  EmulatedExecutor::Options options;
+  options.model = config.model;
+  options.layers = StageRanges(config)[Value(stage)];
+  options.stage = stage;
+  options.stages = config.stage_count();
+  options.microbatch = config.train.microbatch;
+  return std::unique_ptr<StageExecutor>(std::make_unique<EmulatedExecutor>(options));
+}
+
+// Microseconds of each hop, both ways, without those of the first step.
+void Collect(const std::vector<DeviceEvent>& events, std::vector<double>* forward,
+             std::vector<double>* backward) {
+  using Key = std::tuple<DeviceCall, Step, uint32_t, uint32_t>;  // ..., index, stage
+  std::map<Key, const DeviceEvent*> found;
+  for (const DeviceEvent& event : events) {
+    found[{event.call, event.step, event.index, event.stage}] = &event;
+  }
+  for (const auto& [key, event] : found) {
+    const auto& [call, step, index, stage] = key;
+    if (step <= Step{1} || (call != DeviceCall::kForward && call != DeviceCall::kBackward))
+      continue;
+    const bool ahead = call == DeviceCall::kForward;
+    if (ahead ? stage + 1 == kStages : stage == 0) continue;
+    const auto next = found.find({call, step, index, ahead ? stage + 1 : stage - 1});
+    if (next == found.end()) continue;
+    (ahead ? forward : backward)->push_back(1e6 * Seconds(next->second->begin - event->end));
+  }
+}
+
+// Half of a round trip through two pairs of files, each end on its own thread; microseconds,
+// median.
+template <typename Ping, typename Pong>
+double HalfRoundTripUs(int trips, Ping ping, Pong pong) {
+  std::thread other([&] {
+    for (int i = 0; i < trips; ++i) pong();
+  });
+  std::vector<double> us;
+  for (int i = 0; i < trips; ++i) {
+    const Clock::time_point begin = Clock::now();
+    ping();
+    us.push_back(1e6 * Seconds(Clock::now() - begin) / 2);
+  }
+  other.join();
+  return Median(std::move(us));
+}
+
+double WakeUpUs(int trips) {
+  const int there = eventfd(0, EFD_CLOEXEC);
+  const int back = eventfd(0, EFD_CLOEXEC);
+  const auto set = [](int fd) { STARLING_CHECK_EQ(eventfd_write(fd, 1), 0); };
+  const auto wait = [](int fd) {
+    eventfd_t value = 0;
+    STARLING_CHECK_EQ(eventfd_read(fd, &value), 0);
+  };
+  const double us = HalfRoundTripUs(
+      trips, [&] { set(there), wait(back); }, [&] { wait(there), set(back); });
+  close(there);
+  close(back);
+  return us;
+}
+
+// Half of the way from the reactor to a worker thread and back, through its mailboxes.
+double WorkerUs(int trips) {
+  EventLoop loop;
+  Worker worker(&loop, Worker::Options());
+  std::vector<double> us;
+  for (int i = 0; i < trips; ++i) {
+    bool done = false;
+    const Clock::time_point begin = Clock::now();
+    worker.Run<int>([]() -> absl::StatusOr<int> { return 0; },
+                    [&done](const absl::StatusOr<int>&) { done = true; });
+    loop.RunUntil([&done] { return done; }, absl::Seconds(10));
+    us.push_back(1e6 * Seconds(Clock::now() - begin) / 2);
+  }
+  return Median(std::move(us));
+}
+
+double SmallMessageUs(int trips) {
+  int fds[2];
+  ConnectTcp(fds);
+  char bytes[2048] = {};
+  const auto send_to = [&bytes](int fd) {
+    STARLING_CHECK_EQ(write(fd, bytes, sizeof(bytes)), static_cast<ssize_t>(sizeof(bytes)));
+  };
+  const auto receive = [](int fd) {
+    char got[2048];
+    STARLING_CHECK_EQ(recv(fd, got, sizeof(got), MSG_WAITALL), static_cast<ssize_t>(sizeof(got)));
+  };
+  const double us = HalfRoundTripUs(
+      trips, [&] { send_to(fds[0]), receive(fds[0]); }, [&] { receive(fds[1]), send_to(fds[1]); });
+  close(fds[0]);
+  close(fds[1]);
+  return us;
+}
+
+}  // namespace
+
+absl::StatusOr<nlohmann::json> RunHops(const BenchOptions& options) {
+  const int rounds = options.rounds > 0 ? options.rounds : options.short_form ? 1 : 3;
+  const int hops_per_step = kMicrobatches * 2 * (kStages - 1);
+  // The first step does not count.
+  const int steps = 2 + static_cast<int>(options.short_form ? 1 : kHops / hops_per_step);
+  const int trips = options.short_form ? 500 : 5000;
+  std::printf(
+      "\nA hop beyond its bytes, microseconds\n%-6s %8s %9s %9s %7s %7s | %7s %7s %7s %9s\n",
+      "round", "hops", "median", "90 %", "fwd", "bwd", "wake-up", "tcp", "worker", "transport");
+  nlohmann::json rows = nlohmann::json::array();
+  std::vector<double> medians;
+  for (int round = 1; round <= rounds; ++round) {
+    const double wake_up = WakeUpUs(trips);
+    const double message = SmallMessageUs(trips);
+    const double worker = WorkerUs(trips);
+    const double transport = SmallPacketUs(trips);
+    LoopbackOptions run;
+    run.program = options.program;
+    run.run_toml = RunToml(steps);
+    run.replicas = std::vector<uint32_t>(kStages, 1);
+    run.device = Nothing;
+    STARLING_ASSIGN_OR_RETURN(const std::vector<DeviceEvent> events, RunOnLoopback(run));
+    std::vector<double> forward;
+    std::vector<double> backward;
+    Collect(events, &forward, &backward);
+    std::vector<double> all = forward;
+    all.insert(all.end(), backward.begin(), backward.end());
+    medians.push_back(Median(all));
+    std::printf("%-6d %8zu %9.1f %9.1f %7.1f %7.1f | %7.1f %7.1f %7.1f %9.1f\n", round, all.size(),
+                medians.back(), Quantile(all, 0.9), Median(forward), Median(backward), wake_up,
+                message, worker, transport);
+    std::fflush(stdout);
+    rows.push_back({{"hops", all.size()},
+                    {"median_us", medians.back()},
+                    {"p90_us", Quantile(all, 0.9)},
+                    {"forward_us", Median(forward)},
+                    {"backward_us", Median(backward)},
+                    {"wake_up_us", wake_up},
+                    {"tcp_us", message},
+                    {"worker_us", worker},
+                    {"transport_us", transport}});
+  }
+  std::printf("median of the rounds %.1f us; goal: at most %.0f\n", Median(medians), kGoalUs);
+  return nlohmann::json{{"rounds", rows}, {"median_us", Median(medians)}, {"goal_us", kGoalUs}};
+}
+
+}  // namespace starling::bench

@@ -1,0 +1,72 @@
+// `starling bench` as users call it: that it measures what it says. No speed is looked at.
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "tests/runtime/reactor/temporary_folder.h"
+#include "tests/testing/subprocess.h"
+
+namespace starling {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr absl::Duration kLimit = absl::Minutes(10);
+
+TEST(BenchProgramTest, ShortFormMeasuresEachPartBesideWhatItIsComparedWith) {
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/bench.json";
+  const Finished run = RunToEnd(
+      {STARLING_PROGRAM, "bench", "transfer", "hop", "commit", "--short", "--json", path}, kLimit);
+  ASSERT_EQ(run.exit_code, 0) << run.output << run.errors;
+  const auto json = nlohmann::json::parse(FileText(path));
+  ASSERT_EQ(json.at("transfer").size(), 8u);  // four sizes, two wires
+  for (const auto& row : json.at("transfer")) {
+    for (const char* key : {"plain_gb_s", "frames_gb_s", "tensor_gb_s"}) {
+      ASSERT_EQ(row.at(key).size(), 1u) << row;
+      EXPECT_GT(row.at(key).at(0).get<double>(), 0) << row;
+    }
+  }
+  // Two steps count, of 100 microbatches that hop 3 times each way.
+  EXPECT_EQ(json.at("hop").at("rounds").at(0).at("hops"), 1200);
+  const auto& commit = json.at("commit").at("rounds").at(0);
+  EXPECT_GE(commit.at("steps").get<int>(), 1);
+  for (const char* key : {"commit_ms", "add_ms", "adamw_ms", "bytes_ms"}) {
+    EXPECT_GT(commit.at(key).get<double>(), 0) << key;
+  }
+  EXPECT_FALSE(json.at("about").at("version").get<std::string>().empty());
+}
+
+TEST(BenchProgramTest, OtherProgramsAreTakenInTurnWithTheBaselineAndItsControl) {
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/bench.json";
+  const Finished run =
+      RunToEnd({STARLING_PROGRAM, "bench", "training", "--short", "--shapes", "2x1", "--peer",
+                R"(other=for s in 1 2 3; do echo '{"step_s": 0.5}'; done)", "--set",
+                "model.width=48", "--set", "model.layers=2", "--json", path},
+               kLimit);
+  ASSERT_EQ(run.exit_code, 0) << run.output << run.errors;
+  const auto training = nlohmann::json::parse(FileText(path)).at("training");
+  EXPECT_EQ(training.at("contenders").size(), 4u);
+  for (const char* name : {"single", "2x1", "other", "control"}) {
+    EXPECT_GT(training.at("contenders").at(name).at("tokens_per_s").get<double>(), 0) << name;
+  }
+  EXPECT_EQ(training.at("contenders").at("other").at("tokens_per_s"), 32 * 128 / 0.5);
+  EXPECT_TRUE(training.contains("control_spread"));
+}
+
+TEST(BenchProgramTest, WhatItDoesNotKnowIsSaidOnOneLineWithStatusTwo) {
+  const Finished unknown = RunToEnd({STARLING_PROGRAM, "bench", "everything"});
+  EXPECT_EQ(unknown.exit_code, 2);
+  EXPECT_THAT(unknown.errors, HasSubstr("starling: "));
+  const Finished failed =
+      RunToEnd({STARLING_PROGRAM, "bench", "training", "--short", "--shapes", "2x1", "--peer",
+                "broken=exit 3", "--set", "model.width=48", "--set", "model.layers=2"},
+               kLimit);
+  EXPECT_EQ(failed.exit_code, 1);
+  EXPECT_THAT(failed.errors, HasSubstr("broken failed"));
+}
+
+}  // namespace
+}  // namespace starling
