@@ -50,12 +50,12 @@ class TorchExecutor : public StageExecutor {
   struct Options {
     ModelConfig model;
     LayerRange layers;
-    std::vector<LayerSource> own;           // of these layers, where model.own()
-    const LayerRegistry* linked = nullptr;  // for those of `own` that are linked; outlives Create
+    std::vector<LayerSource> own;            // of these layers, where model.own()
+    const LayerRegistry* linked = nullptr;   // for those of `own` that are linked; outlives Create
     Precision precision = Precision::kFp32;  // of built-in layers
-    StageId stage{0};                       // for the lane
-    uint64_t seed = 1;                      // keys dropout
-    std::string device = "cpu";             // or "cuda:N"
+    StageId stage{0};                        // for the lane
+    uint64_t seed = 1;                       // keys dropout
+    std::string device = "cpu";              // or "cuda:N"
     int threads = 1;     // of the compute thread, which sets them at its first call
     int64_t memory = 0;  // bytes for tensors; 0 = as it comes
   };

@@ -53,7 +53,7 @@ absl::StatusOr<LoadedModel> LoadNewest(Disk& disk, const std::string& path) {
   absl::Status first_problem;
   for (auto info = all.rbegin(); info != all.rend(); ++info) {
     absl::StatusOr<LoadedModel> model = Load(disk, *info);
-    if (model.ok()) return model;
+    if (model.ok() || absl::IsFailedPrecondition(model.status())) return model;
     if (!first_problem.ok() || all.size() == 1) return model.status();
     first_problem = model.status();
     PrintWarning(absl::StrCat(first_problem.message(), "; taking the one before"));

@@ -188,6 +188,11 @@ absl::StatusOr<std::optional<Samples>> OpenModel(Disk& disk, const std::string& 
                                                  const ProbeLayers& probe, RunPlan* plan) {
   std::optional<Samples> samples;
   RunConfig& config = plan->config;
+  const DataConfig& data = config.data;
+  if (config.model.own() && data.samples.empty() && data.text.empty() && data.shards.empty()) {
+    return absl::InvalidArgumentError(
+        "nothing to learn from: give data.samples, data.text or data.shards");
+  }
   if (!config.data.samples.empty()) {
     STARLING_ASSIGN_OR_RETURN(samples, Samples::Open(disk, config.data.samples));
   }

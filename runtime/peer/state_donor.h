@@ -30,7 +30,7 @@ namespace starling {
 class StateDonor {
  public:
   struct Options {
-    double bytes_per_s = 0;      // of chunks; 0: no bound
+    double bytes_per_s = 0;  // of chunks; 0: no bound
     // Bytes kept while somebody catches up, and a while longer; at least the newest few. Else the
     // newest result alone: a result is as large as the gradient.
     uint64_t result_budget = 0;

@@ -18,7 +18,7 @@
 
 #include "stages/torch_executor.h"
 #include "stages/torch_layer_registry.h"
-#include "tests/stages/own_layers_testing.h"
+#include "tests/stages/torch_own_layers_testing.h"
 
 namespace starling {
 namespace {

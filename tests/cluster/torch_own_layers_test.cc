@@ -14,7 +14,7 @@
 #include "runtime/reactor/posix_disk.h"
 #include "tests/cluster/cluster_testing.h"
 #include "tests/runtime/reactor/temporary_folder.h"
-#include "tests/stages/own_layers_testing.h"
+#include "tests/stages/torch_own_layers_testing.h"
 #include "tests/testing/sample_file.h"
 
 namespace starling {
@@ -99,8 +99,8 @@ class OwnLayersTest : public ::testing::Test {
     WriteFileText(folder + "/run.toml", RunFile(R"("stem.pt", "body.pt", "pool.pt", "wide.pt", )"
                                                 R"("last.pt", "head.pt")"));
     WriteFileText(folder + "/linked.toml",
-                  RunFile(R"("stem.pt", "conv_block(in=4, out=4)", )"
-                          R"("conv_block(in=4, out=8, stride=2)", "head.pt")"));
+                  RunFile(R"x("stem.pt", "conv_block(in=4, out=4)", )x"
+                          R"x("conv_block(in=4, out=8, stride=2)", "head.pt")x"));
   }
 
   static std::string RunFile(const std::string& layers) {

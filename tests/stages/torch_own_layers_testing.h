@@ -1,6 +1,6 @@
 // TorchScript layers made in tests, without Python.
-#ifndef STARLING_TESTS_STAGES_OWN_LAYERS_TESTING_H_
-#define STARLING_TESTS_STAGES_OWN_LAYERS_TESTING_H_
+#ifndef STARLING_TESTS_STAGES_TORCH_OWN_LAYERS_TESTING_H_
+#define STARLING_TESTS_STAGES_TORCH_OWN_LAYERS_TESTING_H_
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
@@ -76,4 +76,4 @@ class Script {
 
 }  // namespace starling::testing
 
-#endif  // STARLING_TESTS_STAGES_OWN_LAYERS_TESTING_H_
+#endif  // STARLING_TESTS_STAGES_TORCH_OWN_LAYERS_TESTING_H_
