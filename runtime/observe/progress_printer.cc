@@ -72,8 +72,9 @@ std::string SaveFailed(const Fields& f) {
                       " not saved, training goes on: ", f["reason"]);
 }
 std::string Evaluated(const Fields& f) {
+  const std::string per = f["per"];
   return absl::StrFormat("validation loss %.4f nats/%s at step %s", f.Number("validation_loss"),
-                         f["per"].empty() ? "byte" : f["per"], f["step"]);
+                         per == "token" || per == "target" ? per : "byte", f["step"]);
 }
 std::string Skipped(const Fields& f) {
   return absl::StrCat("step ", f["step"], " skipped: ", f["reason"]);

@@ -49,7 +49,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Planting{"contested_as_baton", 400, "I1: segment_voided"},
                       Planting{"never_repeat", 50, "I6"}, Planting{"reuse_attempt_name", 100, "I6"},
                       Planting{"reuse_incarnation", 50, "I4: "},
-                      Planting{"serve_before_caught_up", 50, "I6"},
+                      Planting{"serve_before_caught_up", 200, "I6"},
                       Planting{"trust_notices", 50, "a microbatch was not counted exactly once"},
                       Planting{"add_after_seal",
                                500,
