@@ -1,6 +1,5 @@
 // `starling-bench`: what `starling bench` becomes (exec). Measured numbers of this machine, each
 // beside what it should be compared with, taken in turn in the same run.
-#include <sched.h>
 #include <stdlib.h>
 
 #include <algorithm>
@@ -14,6 +13,7 @@
 #include "bench/bench.h"
 #include "runtime/app/child_process.h"
 #include "runtime/app/heap.h"
+#include "runtime/app/threads.h"
 #include "runtime/app/version.h"
 
 namespace starling::bench {
@@ -41,12 +41,6 @@ std::string Processor() {
     if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
   }
   return "unknown processor";
-}
-
-int Cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 0;
 }
 
 double LoadAverage() {

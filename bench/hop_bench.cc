@@ -50,13 +50,8 @@ std::string RunToml(int steps) {
 }
 
 absl::StatusOr<std::unique_ptr<StageExecutor>> Nothing(const RunConfig& config, StageId stage) {
-  EmulatedExecutor::Options options;
-  options.model = config.model;
-  options.layers = StageRanges(config)[Value(stage)];
-  options.stage = stage;
-  options.stages = config.stage_count();
-  options.microbatch = config.train.microbatch;
-  return std::unique_ptr<StageExecutor>(std::make_unique<EmulatedExecutor>(options));
+  return std::unique_ptr<StageExecutor>(std::make_unique<EmulatedExecutor>(
+      EmulatedExecutor::For(config, stage, absl::ZeroDuration())));
 }
 
 // Microseconds of each hop, both ways, without those of the first step.

@@ -35,6 +35,18 @@ absl::StatusOr<bool> IsEmulatedDevice(const std::string& device, absl::Duration*
   return true;
 }
 
+EmulatedExecutor::Options EmulatedExecutor::For(const RunConfig& config, StageId stage,
+                                                absl::Duration microbatch_time) {
+  Options options;
+  options.model = config.model;
+  options.layers = StageRanges(config)[Value(stage)];
+  options.stage = stage;
+  options.stages = config.stage_count();
+  options.microbatch = config.train.microbatch;
+  options.microbatch_time = microbatch_time;
+  return options;
+}
+
 EmulatedExecutor::EmulatedExecutor(const Options& options)
     : options_(options),
       layout_(ModelStageLayout(options.model, options.layers)),

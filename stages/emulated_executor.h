@@ -36,6 +36,9 @@ class EmulatedExecutor : public StageExecutor {
     int64_t microbatch = 1;          // sequences of a full one; shorter ones take less
     absl::Duration microbatch_time;  // forward and backward
   };
+  // A replica of `stage` in that run.
+  static Options For(const RunConfig& config, StageId stage, absl::Duration microbatch_time);
+
   explicit EmulatedExecutor(const Options& options);
 
   int64_t size() const override { return layout_.size; }

@@ -104,12 +104,11 @@ std::string ToString(const RowShape& shape) {
                       absl::StrJoin(shape.dims, ", "), "]");
 }
 
-StageLayout OwnStageLayout(const std::vector<OwnLayer>& layers, LayerRange range, int64_t first) {
-  STARLING_CHECK_LE(first, range.begin);
-  STARLING_CHECK_LE(range.end - first, static_cast<int64_t>(layers.size()));
+StageLayout OwnStageLayout(const std::vector<OwnLayer>& layers, LayerRange range) {
+  STARLING_CHECK_LE(range.end, static_cast<int64_t>(layers.size()));
   std::vector<TensorSpec> tensors;
   for (int64_t number = range.begin; number < range.end; ++number) {
-    const OwnLayer& layer = layers[static_cast<size_t>(number - first)];
+    const OwnLayer& layer = layers[static_cast<size_t>(number)];
     tensors.insert(tensors.end(), layer.tensors.begin(), layer.tensors.end());
   }
   return MakeLayout(std::move(tensors));

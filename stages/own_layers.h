@@ -77,9 +77,8 @@ struct OwnLayer {
   RowShape input, output;
 };
 
-// The tensors of layers [range.begin, range.end), where `layers` begins with layer `first`.
-StageLayout OwnStageLayout(const std::vector<OwnLayer>& layers, LayerRange range,
-                           int64_t first = 0);
+// The tensors of layers [range.begin, range.end) of all of a model's.
+StageLayout OwnStageLayout(const std::vector<OwnLayer>& layers, LayerRange range);
 
 // Version 0 of a stage: f32 [kStatePlanes * layout.size]. Every tensor of `layout` must be of one
 // of the layers.

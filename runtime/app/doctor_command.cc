@@ -1,13 +1,12 @@
 #include <sys/statvfs.h>
 
-#include <algorithm>
 #include <memory>
-#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/app/commands.h"
 #include "runtime/app/terminal.h"
+#include "runtime/app/threads.h"
 #include "runtime/app/version.h"
 #include "runtime/data/glob.h"
 #include "runtime/reactor/event_loop.h"
@@ -68,8 +67,7 @@ void CheckTorch(Findings* findings) {
   } else {
     findings->Warn(blas, advice);
   }
-  findings->Ok(absl::StrCat(std::thread::hardware_concurrency(), " cores; LibTorch would use ",
-                            info.threads, " threads"));
+  findings->Ok(absl::StrCat(Cores(), " cores; LibTorch would use ", info.threads, " threads"));
 }
 
 void CheckUpdate(Findings* findings) {

@@ -63,18 +63,6 @@ absl::Status CheckListen(const StageArgs& args, const std::string& trainer) {
                                                  ": give --listen tcp://", host, ":*"));
 }
 
-std::unique_ptr<StageExecutor> MakeEmulated(const RunConfig& config, StageId stage,
-                                            absl::Duration time) {
-  EmulatedExecutor::Options options;
-  options.model = config.model;
-  options.layers = StageRanges(config)[Value(stage)];
-  options.stage = stage;
-  options.stages = config.stage_count();
-  options.microbatch = config.train.microbatch;
-  options.microbatch_time = time;
-  return std::make_unique<EmulatedExecutor>(options);
-}
-
 // What a factory notes of the stages it has made, by number.
 using Layouts = std::map<StageId, StageLayout>;
 
@@ -92,7 +80,9 @@ Peer::ComputeFactory MakeFactory(EventLoop* loop, const StageArgs& args, int thr
       Log(absl::StrCat("stage ", Value(stage), ": emulated, ", absl::FormatDuration(time),
                        " per microbatch"));
       return ReplicaCompute(
-          std::make_unique<ThreadedCompute>(loop, MakeEmulated(config, stage, time)), stage);
+          std::make_unique<ThreadedCompute>(
+              loop, std::make_unique<EmulatedExecutor>(EmulatedExecutor::For(config, stage, time))),
+          stage);
     }
     TorchExecutor::Options options;
     options.model = config.model;

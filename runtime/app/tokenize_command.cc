@@ -4,7 +4,6 @@
 #include <deque>
 #include <map>
 #include <memory>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -12,6 +11,7 @@
 #include "runtime/app/commands.h"
 #include "runtime/app/progress_bar.h"
 #include "runtime/app/terminal.h"
+#include "runtime/app/threads.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/data/documents.h"
 #include "runtime/data/glob.h"
@@ -104,8 +104,8 @@ absl::Status TokenizeRun::Begin() {
 }
 
 void TokenizeRun::StartThreads() {
-  const size_t count = args_.threads > 0 ? static_cast<size_t>(args_.threads)
-                                         : std::max(1u, std::thread::hardware_concurrency());
+  const size_t count =
+      args_.threads > 0 ? static_cast<size_t>(args_.threads) : static_cast<size_t>(Cores());
   for (size_t i = 0; i < count; ++i) {
     Worker::Options options;
     options.name = "tokenize";

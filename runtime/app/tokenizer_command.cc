@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <limits>
@@ -15,6 +14,7 @@
 #include "runtime/app/commands.h"
 #include "runtime/app/progress_bar.h"
 #include "runtime/app/terminal.h"
+#include "runtime/app/threads.h"
 #include "runtime/base/status_macros.h"
 #include "runtime/data/documents.h"
 #include "runtime/data/glob.h"
@@ -60,8 +60,8 @@ class CountRun {
 
   absl::StatusOr<WordCounts> Run() {
     STARLING_RETURN_IF_ERROR(Begin());
-    const size_t count = args_.threads > 0 ? static_cast<size_t>(args_.threads)
-                                           : std::max(1u, std::thread::hardware_concurrency());
+    const size_t count =
+        args_.threads > 0 ? static_cast<size_t>(args_.threads) : static_cast<size_t>(Cores());
     std::vector<WordCounts> counts(count);
     std::vector<std::thread> threads;
     for (WordCounts& mine : counts) threads.emplace_back([this, &mine] { Count(&mine); });

@@ -69,26 +69,30 @@ uint64_t RunFeed::PlaceOf(Step step, uint64_t sequence) const {
   return Permutation(trained_on_, MixAll(kShuffleKey, train_.seed, pass)).At(number % trained_on_);
 }
 
-std::vector<uint64_t> RunFeed::TrainPlaces(Step step, uint32_t index, uint64_t* first) const {
+MicrobatchData RunFeed::Train(Step step, uint32_t index) const {
   STARLING_CHECK_LT(index, train_microbatches());
   const auto size = static_cast<uint64_t>(train_.microbatch);
-  *first = index * size;
+  const uint64_t first = index * size;
   std::vector<uint64_t> places;
-  for (uint64_t s = *first; s < std::min(*first + size, global_batch()); ++s) {
+  for (uint64_t s = first; s < std::min(first + size, global_batch()); ++s) {
     places.push_back(PlaceOf(step, s));
   }
-  return places;
+  MicrobatchData data = TrainRows(places);
+  data.first_sequence = first;
+  return data;
 }
 
-std::vector<uint64_t> RunFeed::EvaluatePlaces(uint32_t index, uint64_t* first) const {
+MicrobatchData RunFeed::Evaluate(uint32_t index) const {
   STARLING_CHECK_LT(index, evaluate_microbatches());
   const auto size = static_cast<uint64_t>(train_.microbatch);
-  *first = index * size;
+  const uint64_t first = index * size;
   std::vector<uint64_t> places;
-  for (uint64_t s = *first; s < std::min(*first + size, evaluated_); ++s) {
+  for (uint64_t s = first; s < std::min(first + size, evaluated_); ++s) {
     places.push_back(s * validated_on_ / evaluated_);
   }
-  return places;
+  MicrobatchData data = ValidationRows(places);
+  data.first_sequence = first;
+  return data;
 }
 
 uint32_t RunFeed::train_microbatches() const { return train_.microbatches(); }
@@ -132,11 +136,12 @@ MicrobatchData WindowFeed::Cut(const TokenStream& from,
   return data;
 }
 
-MicrobatchData WindowFeed::Train(Step step, uint32_t index) const {
-  uint64_t first = 0;
-  MicrobatchData data = Cut(corpus_.train, TrainPlaces(step, index, &first));
-  data.first_sequence = first;
-  return data;
+MicrobatchData WindowFeed::TrainRows(const std::vector<uint64_t>& windows) const {
+  return Cut(corpus_.train, windows);
+}
+
+MicrobatchData WindowFeed::ValidationRows(const std::vector<uint64_t>& windows) const {
+  return Cut(corpus_.validation, windows);
 }
 
 void WindowFeed::ReadAhead(Step step) const {
@@ -146,13 +151,6 @@ void WindowFeed::ReadAhead(Step step) const {
     corpus_.train.Read(PlaceOf(step, s) * context_, vocabulary_, absl::MakeSpan(window))
         .IgnoreError();
   }
-}
-
-MicrobatchData WindowFeed::Evaluate(uint32_t index) const {
-  uint64_t first = 0;
-  MicrobatchData data = Cut(corpus_.validation, EvaluatePlaces(index, &first));
-  data.first_sequence = first;
-  return data;
 }
 
 }  // namespace starling

@@ -61,6 +61,9 @@ class RunFeed : public DataFeed {
  public:
   RunFeed(const TrainConfig& train, DataPosition start, uint64_t trained_on, uint64_t validated_on);
 
+  // `step` must be after the start.
+  MicrobatchData Train(Step step, uint32_t index) const final;
+  MicrobatchData Evaluate(uint32_t index) const final;
   uint32_t train_microbatches() const override;
   uint32_t evaluate_microbatches() const override;
 
@@ -82,9 +85,10 @@ class RunFeed : public DataFeed {
   virtual const Corpus* corpus() const { return nullptr; }
 
  protected:
-  // The places of a microbatch's sequences, and the first one's number in its batch.
-  std::vector<uint64_t> TrainPlaces(Step step, uint32_t index, uint64_t* first) const;
-  std::vector<uint64_t> EvaluatePlaces(uint32_t index, uint64_t* first) const;
+  // The sequences at these places, of those trained on and of those to validate on. Whose numbers
+  // they are in their batch is not known here.
+  virtual MicrobatchData TrainRows(const std::vector<uint64_t>& places) const = 0;
+  virtual MicrobatchData ValidationRows(const std::vector<uint64_t>& places) const = 0;
   uint64_t global_batch() const { return static_cast<uint64_t>(train_.global_batch); }
 
  private:
@@ -102,11 +106,6 @@ class WindowFeed : public RunFeed {
   static absl::StatusOr<std::unique_ptr<WindowFeed>> Make(const RunConfig& config, Corpus corpus,
                                                           DataPosition start = {});
 
-  // `step` must be after the start. Every token is checked: a status that is invalid argument names
-  // the shard, the place and the token that the model's vocabulary does not have.
-  MicrobatchData Train(Step step, uint32_t index) const override;
-  MicrobatchData Evaluate(uint32_t index) const override;
-
   void ReadAhead(Step step) const override;
   bool reads_files() const override { return corpus_.from_shards; }
   const std::string& sha256() const override { return corpus_.sha256; }
@@ -117,6 +116,10 @@ class WindowFeed : public RunFeed {
 
  private:
   WindowFeed(const RunConfig& config, Corpus corpus, DataPosition start);
+  MicrobatchData TrainRows(const std::vector<uint64_t>& windows) const override;
+  MicrobatchData ValidationRows(const std::vector<uint64_t>& windows) const override;
+  // Every token is checked: a status that is invalid argument names the shard, the place and the
+  // token that the model's vocabulary does not have.
   MicrobatchData Cut(const TokenStream& from, const std::vector<uint64_t>& windows) const;
 
   const uint64_t context_;

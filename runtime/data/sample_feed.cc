@@ -162,20 +162,14 @@ SampleFeed::SampleFeed(const RunConfig& config, Samples samples, DataPosition st
       samples_(std::move(samples)),
       train_samples_(train_samples) {}
 
-MicrobatchData SampleFeed::Train(Step step, uint32_t index) const {
-  uint64_t first = 0;
-  MicrobatchData data = samples_.Rows(TrainPlaces(step, index, &first));
-  data.first_sequence = first;
-  return data;
+MicrobatchData SampleFeed::TrainRows(const std::vector<uint64_t>& places) const {
+  return samples_.Rows(places);
 }
 
-MicrobatchData SampleFeed::Evaluate(uint32_t index) const {
-  uint64_t first = 0;
-  std::vector<uint64_t> places = EvaluatePlaces(index, &first);
-  for (uint64_t& place : places) place += train_samples_;
-  MicrobatchData data = samples_.Rows(places);
-  data.first_sequence = first;
-  return data;
+MicrobatchData SampleFeed::ValidationRows(const std::vector<uint64_t>& places) const {
+  std::vector<uint64_t> behind = places;
+  for (uint64_t& place : behind) place += train_samples_;
+  return samples_.Rows(behind);
 }
 
 void SampleFeed::ReadAhead(Step step) const {

@@ -64,8 +64,6 @@ class SampleFeed : public RunFeed {
   static absl::StatusOr<std::unique_ptr<SampleFeed>> Make(const RunConfig& config, Samples samples,
                                                           DataPosition start = {});
 
-  MicrobatchData Train(Step step, uint32_t index) const override;
-  MicrobatchData Evaluate(uint32_t index) const override;
   void ReadAhead(Step step) const override;
   bool reads_files() const override { return true; }
   const std::string& sha256() const override { return samples_.sha256(); }
@@ -75,6 +73,8 @@ class SampleFeed : public RunFeed {
 
  private:
   SampleFeed(const RunConfig& config, Samples samples, DataPosition start, uint64_t train_samples);
+  MicrobatchData TrainRows(const std::vector<uint64_t>& places) const override;
+  MicrobatchData ValidationRows(const std::vector<uint64_t>& places) const override;
 
   const Samples samples_;
   const uint64_t train_samples_;  // the first ones; the rest is for validation

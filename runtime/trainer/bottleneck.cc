@@ -29,8 +29,7 @@ struct StageMeans {
 };
 
 double ServiceOf(const MeanTimes& times) {
-  const double passes = times.busy_s() - times[StepPart::kEvaluating];
-  return times.microbatches > 0 ? passes / times.microbatches : 0;
+  return times.microbatches > 0 ? times.passes_s() / times.microbatches : 0;
 }
 
 // What all causes are weighed on.
@@ -84,7 +83,7 @@ class View {
   }
   double mean_busy() const {
     double sum = 0;
-    for (const MeanTimes* times : all_) sum += times->busy_s() / times->total_s();
+    for (const MeanTimes* times : all_) sum += times->busy_share();
     return sum / static_cast<double>(all_.size());
   }
 
@@ -94,8 +93,8 @@ class View {
     double microbatches = 0;
     double sending = 0;
     for (const MeanTimes* times : stage->replicas) {
-      stage->busy += times->busy_s() / times->total_s() / stage->count();
-      passes_s += times->busy_s() - (*times)[StepPart::kEvaluating];
+      stage->busy += times->busy_share() / stage->count();
+      passes_s += times->passes_s();
       microbatches += times->microbatches;
       stage->sending_s += times->sending_s;
       if (times->sending_s > 0) ++sending;
@@ -177,10 +176,10 @@ Bottleneck SlowReplica(const View& view) {
       double siblings_s = 0;
       for (const MeanTimes* other : stage.replicas) {
         if (other == times) continue;
-        siblings_busy += other->busy_s() / other->total_s() / (stage.count() - 1);
+        siblings_busy += other->busy_share() / (stage.count() - 1);
         siblings_s += ServiceOf(*other) / (stage.count() - 1);
       }
-      const double busy = times->busy_s() / times->total_s();
+      const double busy = times->busy_share();
       if (siblings_s <= 0 || ServiceOf(*times) < kSlower * siblings_s) continue;
       if (busy - siblings_busy <= worst.share) continue;
       worst = Make(
@@ -436,6 +435,8 @@ double MeanTimes::busy_s() const {
   }
   return sum;
 }
+
+double MeanTimes::passes_s() const { return busy_s() - (*this)[StepPart::kEvaluating]; }
 
 double MeanTimes::share(StepPart part) const {
   const double total = total_s();

@@ -47,7 +47,9 @@ struct MeanTimes {
   double operator[](StepPart part) const { return seconds[static_cast<size_t>(part)]; }
   double& operator[](StepPart part) { return seconds[static_cast<size_t>(part)]; }
   double total_s() const;
-  double busy_s() const;  // passes, with codecs and threads
+  double busy_s() const;                                      // passes, with codecs and threads
+  double passes_s() const;                                    // those of training
+  double busy_share() const { return busy_s() / total_s(); }  // where total_s() is above 0
   double share(StepPart part) const;
 };
 

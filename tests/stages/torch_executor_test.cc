@@ -34,20 +34,6 @@ BackwardInput Into(const WorkId& work, SegmentId segment = kMainSegment) {
   return backward;
 }
 
-Blob DrawHidden(uint64_t seed, int64_t sequences, const ModelConfig& config) {
-  std::vector<float> values;
-  Rng rng(seed);
-  for (int64_t i = 0; i < sequences * config.context * config.width; ++i) {
-    values.push_back(static_cast<float>(rng.Unit() - 0.5));
-  }
-  return Blob::OfFloats(values).Reshaped({sequences, config.context, config.width});
-}
-
-std::vector<float> Values(const Blob& blob) {
-  const auto values = blob.As<float>();
-  return std::vector<float>(values.begin(), values.end());
-}
-
 class TorchExecutorTest : public ::testing::Test {
  protected:
   // The gradient of one microbatch on its own, computed by another executor.

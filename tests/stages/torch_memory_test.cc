@@ -23,20 +23,6 @@ int64_t Fixed(const ModelConfig& config, LayerRange layers) {
   return 5 * ModelStageLayout(config, layers).size * 4;
 }
 
-Blob DrawHidden(uint64_t seed, const ModelConfig& config) {
-  std::vector<float> values;
-  Rng rng(seed);
-  for (int64_t i = 0; i < 2 * config.context * config.width; ++i) {
-    values.push_back(static_cast<float>(rng.Unit() - 0.5));
-  }
-  return Blob::OfFloats(values).Reshaped({2, config.context, config.width});
-}
-
-std::vector<float> Values(const Blob& blob) {
-  const auto values = blob.As<float>();
-  return std::vector<float>(values.begin(), values.end());
-}
-
 // All that a middle or last stage gives for some microbatches that are in flight together.
 struct Numbers {
   std::vector<std::vector<float>> outputs, input_gradients;
@@ -52,7 +38,7 @@ Numbers TrainTogether(TorchExecutor* executor, const ModelConfig& config, bool l
   const auto input_of = [&](uint32_t index) {
     ForwardInput input;
     input.work = TrainWork(index);
-    input.input = DrawHidden(index + 1, config);
+    input.input = DrawHidden(index + 1, 2, config);
     if (last) input.targets = DrawTokens(index + 50, 2, config);
     input.first_sequence = 2 * index;
     return input;
@@ -75,7 +61,7 @@ Numbers TrainTogether(TorchExecutor* executor, const ModelConfig& config, bool l
     backward.segment = kMainSegment;
     if (!last) {
       numbers.outputs.push_back(Values(kept[i].output));
-      backward.gradient = DrawHidden(i + 100, config);
+      backward.gradient = DrawHidden(i + 100, 2, config);
     }
     auto output = executor->Backward(backward);
     STARLING_CHECK_MSG(output.ok(), std::string(output.status().message()));
@@ -146,13 +132,13 @@ TEST(TorchMemoryTest, SealedStepFreesWhatWasNeverFinished) {
   ForwardInput input;
   for (uint32_t i = 0; i < 2; ++i) {  // the second keeps its input only
     input.work = TrainWork(i);
-    input.input = DrawHidden(i, config);
+    input.input = DrawHidden(i, 2, config);
     ASSERT_TRUE(executor->Forward(input).ok());
   }
   executor->FreeThrough(Step{1});
   BackwardInput backward;
   backward.work = TrainWork(1);
-  backward.gradient = DrawHidden(9, config);
+  backward.gradient = DrawHidden(9, 2, config);
   EXPECT_TRUE(absl::IsFailedPrecondition(executor->Backward(backward).status()));
 }
 

@@ -90,6 +90,20 @@ inline Blob DrawTokens(uint64_t seed, int64_t sequences, const ModelConfig& conf
   return std::move(tokens).Freeze();
 }
 
+inline Blob DrawHidden(uint64_t seed, int64_t sequences, const ModelConfig& config) {
+  std::vector<float> values;
+  Rng rng(seed);
+  for (int64_t i = 0; i < sequences * config.context * config.width; ++i) {
+    values.push_back(static_cast<float>(rng.Unit() - 0.5));
+  }
+  return Blob::OfFloats(values).Reshaped({sequences, config.context, config.width});
+}
+
+inline std::vector<float> Values(const Blob& blob) {
+  const auto values = blob.As<float>();
+  return std::vector<float>(values.begin(), values.end());
+}
+
 // Rows [begin, begin + count) of an i32 matrix.
 inline Blob Rows(const Blob& matrix, int64_t begin, int64_t count) {
   const int64_t width = matrix.shape()[1];
