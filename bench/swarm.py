@@ -117,6 +117,10 @@ class Swarm:
             if self.trainer.poll() is not None:
                 raise SystemExit("the trainer ended while waiting for %s: see %s" %
                                  (what, self.folder))
+            for replica in self.replicas:
+                if replica.process.poll() not in (None, 0, -signal.SIGKILL):
+                    raise SystemExit("a replica failed while waiting for %s:\n%s" %
+                                     (what, open(replica.log.name).read()))
             if time.time() > until:
                 raise SystemExit("waited %d s for %s: see %s" % (limit, what, self.folder))
             time.sleep(0.001)
