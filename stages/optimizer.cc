@@ -52,10 +52,17 @@ absl::Status CheckGradientPieces(const StageLayout& layout, const std::vector<Bl
 
 absl::Status ApplyAdamW(const StageLayout& layout, const UpdateScalars& scalars,
                         const std::vector<Blob>& gradient, absl::Span<float> state) {
-  STARLING_CHECK_EQ(static_cast<int64_t>(state.size()), kStatePlanes * layout.size);
+  const size_t size = static_cast<size_t>(layout.size);
+  return ApplyAdamW(layout, scalars, gradient, state.subspan(0, size), state.subspan(size));
+}
+
+absl::Status ApplyAdamW(const StageLayout& layout, const UpdateScalars& scalars,
+                        const std::vector<Blob>& gradient, absl::Span<float> parameters,
+                        absl::Span<float> moments) {
+  STARLING_CHECK_EQ(static_cast<int64_t>(parameters.size()), layout.size);
+  STARLING_CHECK_EQ(static_cast<int64_t>(moments.size()), (kStatePlanes - 1) * layout.size);
   STARLING_RETURN_IF_ERROR(CheckGradientPieces(layout, gradient));
-  float* const parameters = state.data();
-  float* const first = parameters + layout.size;
+  float* const first = moments.data();
   float* const second = first + layout.size;
   // Tensors and pieces are both in order of their offsets: walk them side by side.
   size_t piece = 0;
@@ -69,7 +76,7 @@ absl::Status ApplyAdamW(const StageLayout& layout, const UpdateScalars& scalars,
       }
       const int64_t stop = std::min(end, piece_begin + gradient[piece].element_count());
       UpdateRun(scalars, tensor.decay ? scalars.decay : 1.0f, stop - at,
-                gradient[piece].As<float>().data() + (at - piece_begin), parameters + at,
+                gradient[piece].As<float>().data() + (at - piece_begin), parameters.data() + at,
                 first + at, second + at);
       at = stop;
     }

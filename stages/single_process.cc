@@ -30,11 +30,13 @@ absl::StatusOr<ForwardOutput> SingleProcess::Forward(const WorkId& work) {
   input.input = std::move(batch.tokens);
   input.targets = std::move(batch.targets);
   input.first_sequence = batch.first_sequence;
+  input.older = older_ && work.id.kind == WorkKind::kTrain;
   return executor_->Forward(input);
 }
 
 absl::StatusOr<SingleProcess::StepResult> SingleProcess::Skip(Step step, const absl::Status& why) {
   executor_->FreeThrough(step);
+  older_ = false;  // those before this step are the newest ones
   if (config_.train.on_nonfinite == "stop") return why;
   StepResult result;
   result.skipped = true;
@@ -73,6 +75,7 @@ absl::StatusOr<SingleProcess::StepResult> SingleProcess::RunStep(Step step) {
                 absl::InternalError("non-finite gradient at step " + std::to_string(Value(step))));
   }
   STARLING_ASSIGN_OR_RETURN(result.state_hash, executor_->Apply(scalars, {sum.gradient}));
+  older_ = config_.train.delayed_commit;
   executor_->FreeThrough(step);
   return result;
 }

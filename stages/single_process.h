@@ -30,7 +30,7 @@ class SingleProcess {
   using Source = std::function<absl::StatusOr<Batch>(MicrobatchId)>;
 
   struct StepResult {
-    double loss = 0;           // mean over tokens, nats, at the version before the step
+    double loss = 0;           // mean over tokens, nats, at the version it was computed on
     double gradient_norm = 0;  // of the mean gradient, before clipping
     double learning_rate = 0;
     int64_t tokens = 0;
@@ -39,7 +39,9 @@ class SingleProcess {
     Hash128 state_hash;    // after the step; of no meaning if skipped
   };
 
-  // `executor` holds the whole model, with its state loaded, and must outlive this.
+  // `executor` holds the whole model, with its state loaded, and must outlive this. With delayed
+  // commit it keeps the parameters before the newest update: the gradient of a step is then of
+  // those, but for the first one.
   SingleProcess(const RunConfig& config, StageExecutor* executor, Source source);
 
   // Steps are taken in order: 1 to N, or from where the loaded state stands.
@@ -57,6 +59,7 @@ class SingleProcess {
   const RunConfig config_;
   StageExecutor* const executor_;
   const Source source_;
+  bool older_ = false;  // the next step is on the parameters before the newest update
 };
 
 }  // namespace starling

@@ -25,19 +25,15 @@ StageServer::StageServer(Options options, Compute* compute, StageLinks* links)
 
 void StageServer::Reset(Version version) {
   version_ = version;
+  older_ = OlderParameters::kNone;
+  steps_.clear();
   held_.clear();
   aliases_.clear();
   cancelled_.clear();
   refused_.clear();
   queue_.clear();
   fenced_.clear();
-  fence_ = {};
-  main_segment_ = SegmentId{0};
-  next_segment_ = SegmentId{1};
-  contested_segments_.clear();
   log_bytes_ = 0;
-  bytes_forward_ = 0;
-  bytes_backward_ = 0;
   device_busy_ = false;
   life_ = std::make_shared<bool>(true);
 }
@@ -46,9 +42,9 @@ void StageServer::Reset(Version version) {
 
 absl::StatusCode StageServer::Admit(const Forward& forward) const {
   const Step step = forward.work.id.step;
-  if (forward.version < version_ || step <= Step{Value(version_)}) {
-    return absl::StatusCode::kAborted;
-  }
+  const bool too_old = older_ == OlderParameters::kNone ? forward.version < version_
+                                                        : Next(forward.version) < version_;
+  if (too_old || step <= Step{Value(version_)}) return absl::StatusCode::kAborted;
   if (forward.until && forward.until->stage <= options_.stage) return absl::StatusCode::kAborted;
   uint32_t open = 0;
   uint32_t contested = 0;
@@ -139,7 +135,7 @@ absl::StatusCode StageServer::OnClaim(Incarnation from, const Claim& claim) {
     held.takers.push_back(taker);
   }
   if (held.phase == Phase::kDone) {
-    bytes_backward_ += held.input_gradient.size_bytes();
+    steps_[claim.work.id.step].sent.backward += held.input_gradient.size_bytes();
     links_->SendBackward(from, {{claim.work.id, claim.as}, held.input_gradient});
   }
   return absl::StatusCode::kOk;
@@ -148,8 +144,7 @@ absl::StatusCode StageServer::OnClaim(Incarnation from, const Claim& claim) {
 absl::StatusCode StageServer::OnResend(const Resend& resend) {
   bool all = true;
   for (const ResendWork& work : resend.works) {
-    const bool stale = FenceName{work.work.id.step, resend.number} < fence_;
-    all = !stale && ResendOne(work) && all;
+    all = !IsStale(work.work.id.step, resend.number) && ResendOne(work) && all;
   }
   return all ? absl::StatusCode::kOk : absl::StatusCode::kAborted;
 }
@@ -177,7 +172,7 @@ bool StageServer::ResendOne(const ResendWork& resend) {
 
 void StageServer::OnCancel(const Cancel& cancel) {
   for (const WorkId& work : cancel.works) {
-    if (FenceName{work.id.step, cancel.number} < fence_) continue;
+    if (IsStale(work.id.step, cancel.number)) continue;
     const auto it = held_.find(work);
     // What has its gradient is counted on; only what can never get one is cancelled.
     if (it != held_.end() && it->second.phase >= Phase::kBackwardQueued) continue;
@@ -188,9 +183,17 @@ void StageServer::OnCancel(const Cancel& cancel) {
   }
 }
 
+bool StageServer::IsStale(Step step, uint64_t fence) const {
+  const auto open = steps_.find(step);
+  return open != steps_.end() && fence < open->second.fence;
+}
+
 FenceAck StageServer::OnFence(const Fence& fence) {
   if (!Planted(Bug::kForgetPromise)) fenced_.insert(fence.fenced.begin(), fence.fenced.end());
-  fence_ = std::max(fence_, FenceName{fence.step, fence.number});
+  if (fence.step > Step{Value(version_)}) {
+    uint64_t& newest = steps_[fence.step].fence;
+    newest = std::max(newest, fence.number);
+  }
   FenceAck ack;
   ack.number = fence.number;
   for (auto it = held_.begin(); it != held_.end();) {
@@ -232,28 +235,31 @@ HeldWork StageServer::Report(const WorkId& work, const Held& held) const {
 }
 
 void StageServer::OnSeal(Step step, Compute::Done<std::vector<SegmentSummary>> done) {
-  compute_->Seal(step, [this, done = std::move(done), life = std::weak_ptr<bool>(life_)](
+  compute_->Seal(step, [this, step, done = std::move(done), life = std::weak_ptr<bool>(life_)](
                            absl::StatusOr<std::vector<SegmentSummary>> segments) {
     if (segments.ok() && !life.expired()) {
+      const std::set<SegmentId>& contested = steps_[step].contested_segments;
       for (SegmentSummary& segment : *segments) {
-        segment.contested = contested_segments_.count(segment.id) > 0;
+        segment.contested = contested.count(segment.id) > 0;
       }
     }
     done(std::move(segments));
   });
   if (Planted(Bug::kAddAfterSeal)) return;
-  main_segment_ = next_segment_;
-  next_segment_ = Next(next_segment_);
+  OpenStep& open = steps_[step];
+  open.main_segment = open.next_segment;
+  open.next_segment = Next(open.next_segment);
 }
 
-void StageServer::OnVersion(Version version) {
+void StageServer::SetOlder(OlderParameters older) {
+  if (options_.keeps_older) older_ = older;
+}
+
+void StageServer::OnVersion(Version version, bool updated) {
   version_ = version;
-  bytes_forward_ = 0;
-  bytes_backward_ = 0;
-  main_segment_ = SegmentId{0};
-  next_segment_ = SegmentId{1};
-  contested_segments_.clear();
+  SetOlder(updated ? OlderParameters::kUpdated : OlderParameters::kSame);
   const Step finished{Value(version)};
+  steps_.erase(steps_.begin(), steps_.upper_bound(finished));
   compute_->FreeThrough(finished);
   for (auto it = held_.begin(); it != held_.end();) {
     it = it->first.id.step <= finished ? Forget(it) : std::next(it);
@@ -279,6 +285,11 @@ void StageServer::RetrySends() {
 }
 
 // --- load and log ----------------------------------------------------------------------
+
+StageServer::Sent StageServer::sent(Step step) const {
+  const auto open = steps_.find(step);
+  return open == steps_.end() ? Sent() : open->second.sent;
+}
 
 Load StageServer::load() const {
   Load load;
@@ -367,6 +378,8 @@ void StageServer::StartForward(const WorkId& work, Held& held) {
   input.input = std::move(held.forward.input);
   if (last_stage()) input.targets = std::move(held.forward.targets);
   input.first_sequence = held.forward.first_sequence;
+  input.older = held.forward.version < version_ && older_ == OlderParameters::kUpdated &&
+                !(held.forward.replay && Planted(Bug::kReplayOnNewest));
   input.coding = CodingOf(work.id, true);
   compute_->Forward(std::move(input), [this, work, life = std::weak_ptr<bool>(life_)](
                                           absl::StatusOr<ForwardOutput> output) {
@@ -411,11 +424,12 @@ void StageServer::FinishLastStage(const WorkId& work, Held& held, const ForwardO
   }
 }
 
-SegmentId StageServer::SegmentFor(Held& held) {
-  if (!held.forward.contested || Planted(Bug::kContestedAsBaton)) return main_segment_;
-  const SegmentId own = next_segment_;
-  next_segment_ = Next(next_segment_);
-  contested_segments_.insert(own);
+SegmentId StageServer::SegmentFor(Step step, Held& held) {
+  OpenStep& open = steps_[step];
+  if (!held.forward.contested || Planted(Bug::kContestedAsBaton)) return open.main_segment;
+  const SegmentId own = open.next_segment;
+  open.next_segment = Next(open.next_segment);
+  open.contested_segments.insert(own);
   return own;
 }
 
@@ -424,7 +438,7 @@ void StageServer::StartBackward(const WorkId& work, Held& held) {
   BackwardInput input;
   input.work = work;
   input.gradient = std::move(held.gradient);
-  if (held.adds) input.segment = SegmentFor(held);
+  if (held.adds) input.segment = SegmentFor(work.id.step, held);
   input.want_input_gradient = held.gradient_wanted;
   input.coding = CodingOf(work.id, false);
   compute_->Backward(std::move(input), [this, work, life = std::weak_ptr<bool>(life_)](
@@ -445,7 +459,7 @@ void StageServer::OnBackwardDone(const WorkId& work, absl::StatusOr<BackwardOutp
     Held& held = it->second;
     for (const Party& taker : held.takers) {
       if (fenced_.count(taker.replica) > 0) continue;
-      bytes_backward_ += output->input_gradient.size_bytes();
+      steps_[work.id.step].sent.backward += output->input_gradient.size_bytes();
       links_->SendBackward(taker.replica, {{work.id, taker.attempt}, output->input_gradient});
     }
     if (held.gradient_wanted && Log(output->input_gradient.size_bytes())) {
@@ -475,7 +489,9 @@ void StageServer::Offer(const WorkId& work, Held& held) {
   forward.until = route.until;
   forward.gradient_wanted = NeedsGradient(held) && held.phase == Phase::kAwaiting;
   forward.input = held.output;
-  if (work.id.kind == WorkKind::kTrain) bytes_forward_ += held.output.size_bytes();
+  if (work.id.kind == WorkKind::kTrain) {
+    steps_[work.id.step].sent.forward += held.output.size_bytes();
+  }
   held.sources.push_back({*to, route.attempt});
   held.charged.push_back(*to);
   links_->SendForward(*to, std::move(forward),

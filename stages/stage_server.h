@@ -18,6 +18,10 @@
 // Uncontested work is added to the main segment. Contested work, which a slow replica may add too,
 // goes to segments of its own, one for each microbatch, of which there are a bounded number.
 //
+// With delayed commit two steps are open: the one to be decided next, computed on the parameters
+// before the newest update, and the one after it, on the newest. Work says which version it is to
+// be computed on; the device keeps both.
+//
 // It is sans-I/O: the device is a Compute, the network is StageLinks, both called without waiting.
 // Threads: the reactor thread. Errors, as answered to the sender of a message: ok = accepted (or
 // had before: every call may be repeated); resource exhausted = busy, choose another; aborted =
@@ -77,6 +81,7 @@ class StageServer {
     Coding forward;                                 // of outputs; the key is made of the seed
     Coding backward;                                // of gradients
     uint64_t seed = 0;
+    bool keeps_older = false;  // the device has the parameters before the newest update, too
   };
   struct Counters {
     uint64_t not_logged = 0;        // boundaries that did not fit into the budget
@@ -100,8 +105,12 @@ class StageServer {
   // Freezes the step's segments between two backwards; later additions go to new segments.
   void OnSeal(Step step, Compute::Done<std::vector<SegmentSummary>> done);
 
+  // What the device has of the version before the one served; nothing after a Reset.
+  void SetOlder(OlderParameters older);
+
   // The version moved on by a decision: frees the step behind it, starts work held for the new one.
-  void OnVersion(Version version);
+  // `updated`: by an update that is posted to the device; else by a skip.
+  void OnVersion(Version version, bool updated = true);
 
   // Tries again to send outputs and claims that had no receiver.
   void RetrySends();
@@ -111,9 +120,12 @@ class StageServer {
   void VisitBuffers(const BufferVisitor& visit) const;
   const Counters& counters() const { return counters_; }
   uint64_t log_bytes() const { return log_bytes_; }
-  // Bytes of boundaries sent for training since the version last moved, as encoded.
-  uint64_t bytes_forward() const { return bytes_forward_; }
-  uint64_t bytes_backward() const { return bytes_backward_; }
+  // Bytes of boundaries sent for the step's training so far, as encoded.
+  struct Sent {
+    uint64_t forward = 0;
+    uint64_t backward = 0;
+  };
+  Sent sent(Step step) const;
 
  private:
   enum class Phase : uint8_t {
@@ -169,9 +181,14 @@ class StageServer {
   // Order of the device's queue: lower step, then replays, then backward, then forward, then age.
   using QueueKey = std::tuple<Step, int, uint64_t>;
   using HeldMap = std::map<WorkId, Held>;
-  // Fences count anew in each step.
-  using FenceName = std::pair<Step, uint64_t>;
-
+  // What there is of a step beside its microbatches.
+  struct OpenStep {
+    uint64_t fence = 0;         // the newest answered; they count anew in each step
+    SegmentId main_segment{0};  // where uncontested additions go now
+    SegmentId next_segment{1};
+    std::set<SegmentId> contested_segments;
+    Sent sent;
+  };
   bool first_stage() const { return Value(options_.stage) == 0; }
   bool last_stage() const { return Value(options_.stage) + 1 == options_.stage_count; }
   // Its gradient is needed here.
@@ -180,6 +197,8 @@ class StageServer {
   // The gradient of its input is here, or will be if it is asked for now.
   bool CanGive(const Held& held) const;
   absl::StatusCode Admit(const Forward& forward) const;
+  // An order that follows from an earlier fence than the newest answered.
+  bool IsStale(Step step, uint64_t fence) const;
 
   Coding CodingOf(const MicrobatchId& id, bool forward) const;
   QueueKey KeyOf(const WorkId& work, const Held& held) const;
@@ -200,7 +219,7 @@ class StageServer {
 
   bool Log(uint64_t bytes);
   HeldWork Report(const WorkId& work, const Held& held) const;
-  SegmentId SegmentFor(Held& held);
+  SegmentId SegmentFor(Step step, Held& held);
   void Uncharge(Held& held);
   void Finish(Held& held);
   HeldMap::iterator Forget(HeldMap::iterator it);
@@ -210,6 +229,8 @@ class StageServer {
   StageLinks* const links_;
 
   Version version_{0};
+  OlderParameters older_ = OlderParameters::kNone;  // of the version before
+  std::map<Step, OpenStep> steps_;
   HeldMap held_;
   std::map<WorkId, WorkId> aliases_;    // what others call the output of one held here
   std::set<WorkId> cancelled_;          // never taken up (again)
@@ -221,13 +242,7 @@ class StageServer {
   // are ignored.
   std::shared_ptr<bool> life_ = std::make_shared<bool>(true);
   std::set<Incarnation> fenced_;
-  FenceName fence_;            // the newest answered
-  SegmentId main_segment_{0};  // where uncontested additions go now
-  SegmentId next_segment_{1};
-  std::set<SegmentId> contested_segments_;
   uint64_t log_bytes_ = 0;
-  uint64_t bytes_forward_ = 0;
-  uint64_t bytes_backward_ = 0;
   Counters counters_;
   double forward_s_ = 0;  // smoothed device time of one microbatch
   double backward_s_ = 0;

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
@@ -35,8 +36,9 @@ using Clock = std::chrono::steady_clock;
 
 // What a replica needs whatever its microbatches are: its state, a step's gradient, a round's
 // result.
-int64_t FixedMemory(const StageLayout& layout) {
-  return (kStatePlanes + 2) * layout.size * static_cast<int64_t>(sizeof(float));
+// With the older parameters: these, and the gradient of the second step that is open then.
+int64_t FixedMemory(const StageLayout& layout, bool keep_older) {
+  return (kStatePlanes + (keep_older ? 4 : 2)) * layout.size * static_cast<int64_t>(sizeof(float));
 }
 
 std::string Mebibytes(int64_t bytes) {
@@ -64,18 +66,22 @@ TorchExecutor::Options WithoutFiles(TorchExecutor::Options options) {
 
 class TorchExecutorImpl : public TorchExecutor {
  public:
-  using MakeModel =
-      std::function<std::unique_ptr<StageModel>(const StageLayout&, const at::Tensor& flat)>;
-
-  TorchExecutorImpl(const Options& options, StageLayout layout, at::Tensor state,
-                    const MakeModel& make_model)
+  // A model over each copy of the parameters.
+  TorchExecutorImpl(const Options& options, StageLayout layout, at::Tensor moments,
+                    std::vector<at::Tensor> parameters,
+                    std::vector<std::unique_ptr<StageModel>> models)
       : options_(WithoutFiles(options)),
-        graph_budget_(options.memory == 0 ? std::numeric_limits<int64_t>::max()
-                                          : options.memory - FixedMemory(layout)),
+        graph_budget_(options.memory == 0
+                          ? std::numeric_limits<int64_t>::max()
+                          : options.memory - FixedMemory(layout, options.keep_older)),
         layout_(std::move(layout)),
-        state_(std::move(state)),
-        model_(make_model(layout_, state_.narrow(0, 0, layout_.size))),
-        segments_(options_.stage, [this] { return at::zeros({layout_.size}, state_.options()); }) {}
+        moments_(std::move(moments)),
+        segments_(options_.stage,
+                  [this] { return at::zeros({layout_.size}, moments_.options()); }) {
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      copies_.push_back({std::move(parameters[i]), std::move(models[i]), {}});
+    }
+  }
 
   const StageLayout& layout() const override { return layout_; }
   int64_t size() const override { return layout_.size; }
@@ -102,7 +108,7 @@ class TorchExecutorImpl : public TorchExecutor {
       }
       Held held = std::move(node.mapped());
       STARLING_RETURN_IF_ERROR(CheckBackward(input, held));
-      if (held.again.has_value()) held = Pass(*held.again, /*graph=*/true);
+      if (held.again.has_value()) held = Pass(*held.again, held.generation, /*graph=*/true);
       STARLING_ASSIGN_OR_RETURN(BackwardOutput output, Differentiate(input, held));
       output.took = absl::FromChrono(Clock::now() - start);
       return output;
@@ -113,7 +119,7 @@ class TorchExecutorImpl : public TorchExecutor {
 
   std::vector<SegmentSummary> Seal(Step step) override {
     std::vector<SegmentSummary> summaries = segments_.Seal(step);
-    PointGradientsAt(at::Tensor());  // no later backward may write to a frozen segment
+    PointGradientsNowhere();  // no later backward may write to a frozen segment
     return summaries;
   }
 
@@ -134,7 +140,7 @@ class TorchExecutorImpl : public TorchExecutor {
   }
 
   void FreeThrough(Step step) override {
-    PointGradientsAt(at::Tensor());
+    PointGradientsNowhere();
     segments_.FreeThrough(step);
     while (!held_.empty() && held_.begin()->first.id.step <= step) held_.erase(held_.begin());
   }
@@ -144,18 +150,33 @@ class TorchExecutorImpl : public TorchExecutor {
     return CatchTorch([&]() -> absl::StatusOr<Hash128> {
       Prepare();
       STARLING_RETURN_IF_ERROR(CheckLoaded());
-      at::Tensor host = state_.cpu();  // state_ itself if it is there
-      STARLING_RETURN_IF_ERROR(ApplyAdamW(layout_, scalars, gradient, Floats(host)));
-      if (!state_.is_cpu()) state_.copy_(host);
+      STARLING_RETURN_IF_ERROR(CheckGradientPieces(layout_, gradient));
+      Copy& to = CopyOf(generation_ + 1);
+      at::Tensor parameters = CopyOf(generation_).flat.cpu();  // itself if it is there
+      at::Tensor moments = moments_.cpu();
+      if (copies_.size() > 1 && moments_.is_cpu()) {
+        std::memcpy(to.flat.data_ptr(), parameters.data_ptr(), parameters.nbytes());
+        parameters = to.flat;
+      }
+      STARLING_RETURN_IF_ERROR(
+          ApplyAdamW(layout_, scalars, gradient, Floats(parameters), Floats(moments)));
+      if (!moments_.is_cpu()) {
+        to.flat.copy_(parameters);
+        moments_.copy_(moments);
+      }
       ParametersChanged();
-      return HashBytes(host.data_ptr(), host.nbytes());
+      older_ = copies_.size() > 1;
+      Hasher128 hasher;
+      hasher.Update(parameters.data_ptr(), parameters.nbytes());
+      hasher.Update(moments.data_ptr(), moments.nbytes());
+      return hasher.Finish();
     });
   }
 
   absl::StatusOr<Blob> Snapshot() override {
     return CatchTorch([&]() -> absl::StatusOr<Blob> {
       STARLING_RETURN_IF_ERROR(CheckLoaded());
-      return BlobOver(state_.is_cpu() ? state_.clone() : state_.cpu());
+      return BlobOver(at::cat({CopyOf(generation_).flat, moments_}).cpu());
     });
   }
 
@@ -168,11 +189,14 @@ class TorchExecutorImpl : public TorchExecutor {
                                           "], this is " + ShapeText(state));
       }
       c10::AutoGradMode no_grad(false);
-      state_.copy_(TensorOver(state).reshape({-1}));
+      const at::Tensor all = TensorOver(state).reshape({-1});
+      CopyOf(generation_ + 1).flat.copy_(all.narrow(0, 0, layout_.size));
+      moments_.copy_(all.narrow(0, layout_.size, moments_.numel()));
       held_.clear();
-      PointGradientsAt(at::Tensor());
+      PointGradientsNowhere();
       segments_.Clear();
       ParametersChanged();
+      older_ = false;
       loaded_ = true;
       return HashBytes(state.data(), state.size_bytes());
     });
@@ -190,6 +214,15 @@ class TorchExecutorImpl : public TorchExecutor {
     int64_t tokens = 0;
     uint64_t generation = 0;  // of the parameters it was computed with
   };
+  // Parameters, and the model over them.
+  struct Copy {
+    at::Tensor flat;
+    std::unique_ptr<StageModel> model;
+    at::Tensor pointed_at;  // the segment's sum that the gradients of its leaves are views of
+  };
+
+  // Two copies take turns, where the older one is kept.
+  Copy& CopyOf(uint64_t generation) { return copies_[generation % copies_.size()]; }
 
   absl::Span<float> Floats(at::Tensor& tensor) const {
     return absl::MakeSpan(tensor.data_ptr<float>(), static_cast<size_t>(tensor.numel()));
@@ -205,7 +238,7 @@ class TorchExecutorImpl : public TorchExecutor {
 
   void ParametersChanged() {
     ++generation_;
-    model_->ParametersChanged();
+    CopyOf(generation_).model->ParametersChanged();
   }
 
   absl::Status CheckLoaded() const {
@@ -213,17 +246,21 @@ class TorchExecutorImpl : public TorchExecutor {
   }
 
   absl::Status CheckForward(const ForwardInput& input) const {
-    STARLING_RETURN_IF_ERROR(model_->CheckInput(input.input));
-    return model_->last_stage() ? model_->CheckTargets(input.targets, input.input)
-                                : absl::OkStatus();
+    if (input.older && !older_) {
+      return absl::FailedPreconditionError("no older parameters are kept for " +
+                                           ToString(input.work));
+    }
+    const StageModel& model = *copies_.front().model;
+    STARLING_RETURN_IF_ERROR(model.CheckInput(input.input));
+    return last_stage() ? model.CheckTargets(input.targets, input.input) : absl::OkStatus();
   }
 
   absl::Status CheckBackward(const BackwardInput& input, const Held& held) const {
-    if (held.generation != generation_) {
+    if (held.generation != generation_ && !(older_ && held.generation + 1 == generation_)) {
       return absl::FailedPreconditionError("the parameters have changed since the forward of " +
                                            ToString(input.work));
     }
-    if (model_->last_stage()) {
+    if (last_stage()) {
       if (input.gradient.empty()) return absl::OkStatus();
       return absl::InvalidArgumentError("the last stage takes no gradient");
     }
@@ -237,11 +274,12 @@ class TorchExecutorImpl : public TorchExecutor {
   absl::StatusOr<ForwardOutput> Run(const ForwardInput& input) {
     const bool train = input.work.id.kind == WorkKind::kTrain;
     const bool graph = train && MayKeepGraph(input.input.shape());
-    Held held = graph ? MeasuredPass(input) : Pass(input, /*graph=*/false);
+    const uint64_t generation = generation_ - (input.older ? 1 : 0);
+    Held held = graph ? MeasuredPass(input, generation) : Pass(input, generation, /*graph=*/false);
     ForwardOutput output;
     output.loss_sum = held.loss_sum;
     output.tokens = held.tokens;
-    if (!model_->last_stage()) output.output = BlobOver(held.root);
+    if (!last_stage()) output.output = BlobOver(held.root);
     if (!train) return output;
     if (!graph) {
       held.again = input;
@@ -268,39 +306,41 @@ class TorchExecutorImpl : public TorchExecutor {
   }
 
   // A pass with its graph, of which it says how large it is.
-  Held MeasuredPass(const ForwardInput& input) {
+  Held MeasuredPass(const ForwardInput& input, uint64_t generation) {
     const auto known = graph_bytes_.find(input.input.shape());
     if (known != graph_bytes_.end() || options_.memory == 0) {
-      Held held = Pass(input, /*graph=*/true);
+      Held held = Pass(input, generation, /*graph=*/true);
       if (known != graph_bytes_.end()) held.graph_bytes = known->second;
       return held;
     }
     const NetAllocations allocations;
-    Held held = Pass(input, /*graph=*/true);
+    Held held = Pass(input, generation, /*graph=*/true);
     held.graph_bytes = allocations.bytes();
     if (graph_bytes_.size() >= kGraphSizesKept) graph_bytes_.clear();
     graph_bytes_.emplace(input.input.shape(), held.graph_bytes);
     return held;
   }
 
-  Held Pass(const ForwardInput& input, bool graph) {
+  // On the parameters of that generation.
+  Held Pass(const ForwardInput& input, uint64_t generation, bool graph) {
     c10::AutoGradMode grad_mode(graph);
     std::optional<StageModel::DropoutDraw> draw;
     if (input.work.id.kind == WorkKind::kTrain) {
       draw = StageModel::DropoutDraw{options_.seed, input.work.id.step, input.first_sequence};
     }
     Held held;
-    held.generation = generation_;
+    held.generation = generation;
+    StageModel& model = *CopyOf(generation).model;
     at::Tensor x = TensorOver(input.input);
-    x = x.scalar_type() == at::kInt ? x.to(state_.device(), at::kLong) : x.to(state_.device());
-    if (!model_->first_stage() && graph) {
+    x = x.scalar_type() == at::kInt ? x.to(moments_.device(), at::kLong) : x.to(moments_.device());
+    if (!first_stage() && graph) {
       x.set_requires_grad(true);
       held.input = x;
     }
-    held.root = model_->Forward(x, draw);
-    if (model_->last_stage()) {
-      const at::Tensor targets = TensorOver(input.targets).to(state_.device(), at::kLong);
-      held.root = model_->TokenLosses(held.root, targets);
+    held.root = model.Forward(x, draw);
+    if (last_stage()) {
+      const at::Tensor targets = TensorOver(input.targets).to(moments_.device(), at::kLong);
+      held.root = model.TokenLosses(held.root, targets);
       at::Tensor losses = held.root.detach().cpu();
       for (float loss : Floats(losses)) held.loss_sum += static_cast<double>(loss);
       held.tokens = losses.numel();
@@ -311,9 +351,8 @@ class TorchExecutorImpl : public TorchExecutor {
   }
 
   absl::StatusOr<BackwardOutput> Differentiate(const BackwardInput& input, const Held& held) {
-    const at::Tensor gradient = model_->last_stage()
-                                    ? at::ones_like(held.root)
-                                    : TensorOver(input.gradient).to(state_.device());
+    const at::Tensor gradient =
+        last_stage() ? at::ones_like(held.root) : TensorOver(input.gradient).to(moments_.device());
     const bool want_input = input.want_input_gradient && held.input.defined();
     BackwardOutput output;
     if (!input.segment.has_value()) {
@@ -328,8 +367,9 @@ class TorchExecutorImpl : public TorchExecutor {
     STARLING_RETURN_IF_ERROR(
         segments_.Add(input.work.id.step, *input.segment, entry, [&](at::Tensor& sum) {
           return CatchTorch([&]() -> absl::Status {
-            PointGradientsAt(sum);
-            std::vector<at::Tensor> leaves = model_->parameters();
+            Copy& copy = CopyOf(held.generation);
+            PointGradientsAt(sum, &copy);
+            std::vector<at::Tensor> leaves = copy.model->parameters();
             if (want_input) leaves.push_back(held.input);
             torch::autograd::backward({held.root}, {gradient}, /*retain_graph=*/false,
                                       /*create_graph=*/false, leaves);
@@ -342,23 +382,29 @@ class TorchExecutorImpl : public TorchExecutor {
 
   // Makes every parameter's gradient a view into `sum`, where autograd then adds in place; none if
   // it is undefined.
-  void PointGradientsAt(const at::Tensor& sum) {
-    if (sum.is_same(pointed_at_)) return;
-    pointed_at_ = sum;
+  void PointGradientsAt(const at::Tensor& sum, Copy* copy) {
+    if (sum.is_same(copy->pointed_at)) return;
+    copy->pointed_at = sum;
     for (size_t i = 0; i < layout_.tensors.size(); ++i) {
       const TensorSpec& spec = layout_.tensors[i];
-      model_->parameters()[i].mutable_grad() =
+      copy->model->parameters()[i].mutable_grad() =
           sum.defined() ? sum.narrow(0, spec.offset, spec.count).view(spec.shape) : at::Tensor();
     }
   }
+  void PointGradientsNowhere() {
+    for (Copy& copy : copies_) PointGradientsAt(at::Tensor(), &copy);
+  }
+
+  bool first_stage() const { return copies_.front().model->first_stage(); }
+  bool last_stage() const { return copies_.front().model->last_stage(); }
 
   const Options options_;
   const int64_t graph_budget_;  // bytes
   const StageLayout layout_;
-  at::Tensor state_;  // [kStatePlanes * size]: parameters, first and second moments
-  const std::unique_ptr<StageModel> model_;
+  at::Tensor moments_;        // [2 * size], first and second
+  std::vector<Copy> copies_;  // of the parameters, [size] each
+  bool older_ = false;        // those before the newest update are there
   SegmentBook<at::Tensor> segments_;
-  at::Tensor pointed_at_;  // the segment's sum that the parameters' gradients are views of
   std::map<WorkId, Held> held_;
   std::map<std::vector<int64_t>, int64_t> graph_bytes_;  // by the input's shape
   uint64_t generation_ = 0;                              // of the parameters
@@ -376,28 +422,30 @@ absl::StatusOr<std::unique_ptr<TorchExecutor>> TorchExecutor::Create(const Optio
                                       std::to_string(options.model.layers));
   }
   StageLayout layout;
-  TorchExecutorImpl::MakeModel make_model;
+  const size_t copies = options.keep_older ? 2 : 1;
+  std::vector<std::shared_ptr<OwnStage>> own;
   if (options.model.own()) {
-    STARLING_ASSIGN_OR_RETURN(
-        std::shared_ptr<OwnStage> own,
-        OwnStage::Open(options.model, layers, options.own, options.seed, options.linked));
-    layout = own->layout();
-    make_model = [own](const StageLayout&, const at::Tensor& flat) { return own->Bind(flat); };
+    for (size_t i = 0; i < copies; ++i) {
+      STARLING_ASSIGN_OR_RETURN(own.emplace_back(),
+                                OwnStage::Open(options.model, layers, options.own, options.seed,
+                                               options.linked));
+    }
+    layout = own[0]->layout();
   } else {
     layout = ModelStageLayout(options.model, layers);
-    make_model = [&options](const StageLayout& of, const at::Tensor& flat) {
-      return MakeBuiltInModel(options.model, options.layers, of, flat, options.precision);
-    };
   }
-  if (options.memory != 0 && options.memory <= FixedMemory(layout)) {
+  const int64_t fixed = FixedMemory(layout, options.keep_older);
+  if (options.memory != 0 && options.memory <= fixed) {
     return absl::InvalidArgumentError(
-        "parameters, moments and gradients of this stage alone take " +
-        Mebibytes(FixedMemory(layout)) + "; memory is set to " + Mebibytes(options.memory));
+        "parameters, moments and gradients of this stage alone take " + Mebibytes(fixed) +
+        "; memory is set to " + Mebibytes(options.memory));
   }
-  at::Tensor state;
+  at::Tensor moments;
+  std::vector<at::Tensor> parameters(copies);
   const absl::Status made = CatchTorch([&]() -> absl::Status {
-    state = at::zeros({kStatePlanes * layout.size},
-                      at::TensorOptions().dtype(at::kFloat).device(at::Device(options.device)));
+    const auto on = at::TensorOptions().dtype(at::kFloat).device(at::Device(options.device));
+    moments = at::zeros({(kStatePlanes - 1) * layout.size}, on);
+    for (at::Tensor& copy : parameters) copy = at::zeros({layout.size}, on);
     return absl::OkStatus();
   });
   if (absl::IsResourceExhausted(made)) return made;
@@ -407,8 +455,14 @@ absl::StatusOr<std::unique_ptr<TorchExecutor>> TorchExecutor::Create(const Optio
   }
   std::unique_ptr<TorchExecutor> executor;
   STARLING_RETURN_IF_ERROR(CatchTorch([&]() -> absl::Status {
-    executor = std::make_unique<TorchExecutorImpl>(options, std::move(layout), std::move(state),
-                                                   make_model);
+    std::vector<std::unique_ptr<StageModel>> models;
+    for (size_t i = 0; i < copies; ++i) {
+      models.push_back(own.empty() ? MakeBuiltInModel(options.model, layers, layout, parameters[i],
+                                                      options.precision)
+                                   : own[i]->Bind(parameters[i]));
+    }
+    executor = std::make_unique<TorchExecutorImpl>(options, std::move(layout), std::move(moments),
+                                                   std::move(parameters), std::move(models));
     return absl::OkStatus();
   }));
   return executor;

@@ -11,8 +11,9 @@
 //
 // Parameters, moments and every segment are flat fp32 runs. Backward accumulates parameter
 // gradients in place in the segment's run, without a copy per microbatch; Read of one segment hands
-// out those bytes themselves. A backward whose parameters have changed since its forward is refused
-// (failed precondition). A loss that is not finite is no error: it shows
+// out those bytes themselves. A backward whose parameters are gone since its forward is refused
+// (failed precondition): with keep_older those before the newest update are there, and an update
+// writes the new ones beside them. A loss that is not finite is no error: it shows
 // in the sums, and the step is skipped or the run stopped as configured.
 //
 // In bf16 the matrix products of passes, and what lies between them, are rounded to bf16; the
@@ -56,8 +57,9 @@ class TorchExecutor : public StageExecutor {
     StageId stage{0};                        // for the lane
     uint64_t seed = 1;                       // keys dropout
     std::string device = "cpu";              // or "cuda:N"
-    int threads = 1;     // of the compute thread, which sets them at its first call
-    int64_t memory = 0;  // bytes for tensors; 0 = as it comes
+    int threads = 1;          // of the compute thread, which sets them at its first call
+    int64_t memory = 0;       // bytes for tensors; 0 = as it comes
+    bool keep_older = false;  // parameters before the newest update, too (ForwardInput::older)
   };
 
   // Without a state until Load(). May be made on another thread than the one that uses it.

@@ -57,6 +57,7 @@ absl::Status SingleRun::Begin() {
   options.model = config.model;
   options.layers = LayerRange{0, config.model.layers};
   options.seed = config.train.seed;
+  options.keep_older = config.train.delayed_commit;
   options.threads = ThreadsOfOneProcess(config.local);
   options.memory = config.local.memory;
   options.precision = config.train.precision;

@@ -89,6 +89,7 @@ Peer::ComputeFactory MakeFactory(EventLoop* loop, const StageArgs& args, int thr
     options.layers = StageRanges(config)[Value(stage)];
     options.stage = stage;
     options.seed = config.train.seed;
+    options.keep_older = config.train.delayed_commit;
     options.device = device;
     options.threads = threads;
     options.memory = static_cast<int64_t>(args.memory);

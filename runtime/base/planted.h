@@ -32,6 +32,7 @@ enum class Bug : uint8_t {
   kContestedAsBaton,     // contested work is passed on, and added, as if it were not
   kForgetTiedStage,      // a tie's round sums one of its stages, and expects no more
   kApplyWithoutTie,      // of a tie a replica applies what it has summed itself
+  kReplayOnNewest,       // delayed commit: a replay is computed on the newest version
 };
 
 #ifdef STARLING_PLANT_BUGS

@@ -79,6 +79,7 @@ struct TrainConfig {
   int64_t eval_sequences = 64;  // validation sequences per evaluation
   int64_t hash_every = 1;       // steps between state_hash events; 0 = never
   Precision precision = Precision::kFp32;
+  bool delayed_commit = false;        // a step computes while the one before is summed up
   std::string on_nonfinite = "skip";  // "skip" the step, or "stop" the run
 
   uint32_t microbatches() const {

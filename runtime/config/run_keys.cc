@@ -447,6 +447,10 @@ void AddDataAndTrain(std::vector<RunKey>* keys) {
       "precision", &T::precision, {{"fp32", Precision::kFp32}, {"bf16", Precision::kBf16}},
       "what matrix products are computed in: \"fp32\" or \"bf16\". Parameters, sums over\n"
       "layers, losses, gradients and the optimizer are fp32 in either");
+  t.Bool("delayed_commit", &T::delayed_commit,
+         "begin a step while the one before is still being summed up and applied: nobody waits\n"
+         "for a slow round, but gradients are of the parameters one update earlier, and each\n"
+         "replica keeps one more copy of its parameters");
   t.Choice<std::string>("on_nonfinite", &T::on_nonfinite, {{"skip", "skip"}, {"stop", "stop"}},
                         "if a loss or gradient stays non-finite: \"skip\" the step or \"stop\"");
 }

@@ -30,12 +30,22 @@
 
 namespace starling {
 
+// What a Compute has beside the newest parameters, where it keeps those before the newest update.
+enum class OlderParameters : uint8_t {
+  kNone,
+  kSame,     // of the version before, which are the newest ones: a step was skipped
+  kUpdated,  // of the version before the newest update
+};
+
 struct ForwardInput {
   WorkId work;                  // two attempts at one microbatch are kept apart
   Blob input;                   // first stage: i32 [n, T] tokens; others: f32 [n, T, C]
   Blob targets;                 // last stage: i32 [n, T]; others: empty
   uint64_t first_sequence = 0;  // place of the first sequence in the step's batch; keys dropout
-  Coding coding;                // of the output
+  // On the parameters before the newest update, where the Compute keeps them (delayed commit);
+  // failed precondition if it does not, or has made none since it was loaded.
+  bool older = false;
+  Coding coding;  // of the output
 };
 
 struct ForwardOutput {

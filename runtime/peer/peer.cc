@@ -31,6 +31,7 @@ bool SameStage(const RunConfig& a, const RunConfig& b, StageId stage) {
   RunConfig model = b;
   model.model = a.model;
   model.train.seed = a.train.seed;
+  model.train.delayed_commit = a.train.delayed_commit;
   return ToToml(model) == ToToml(b);
 }
 
@@ -201,13 +202,14 @@ void Peer::OnWelcome(const Welcome& welcome, const Message& message) {
   serve.forward = {config_.codec.forward, config_.codec.rounding};
   serve.backward = {config_.codec.backward, config_.codec.rounding};
   serve.seed = config_.train.seed;
+  serve.keeps_older = config_.train.delayed_commit;
   StageLinks* const links = this;
   server_ = std::make_unique<StageServer>(serve, compute_.get(), links);
   clock_.Stop();
   keeper_->GiveUpLoading(same_trainer);
   // The step under way starts anew; state and complete results stay.
   if (const std::optional<StateName>& held = keeper_->held()) {
-    compute_->FreeThrough(Step{Value(held->version) + 1});
+    compute_->FreeThrough(Step{Value(held->version) + 2});  // delayed commit has two steps open
     // A version of an earlier era is none of this one: it is served again when it has been loaded.
     server_->Reset(held->era == era_ ? held->version : Version{0});
   }
@@ -453,13 +455,19 @@ void Peer::On(const MoveTo& move) {
   Reconnect();
 }
 
+void Peer::BeginToServe() {
+  if (std::exchange(state_, State::kServing) == State::kServing) return;
+  const std::optional<StateName>& held = keeper_->held();
+  if (held && held->version == server_->version()) server_->SetOlder(keeper_->older());
+}
+
 void Peer::On(const View& view) {
   if (view.number <= view_number_) return;
   view_number_ = view.number;
   std::map<Incarnation, Member> members;
   for (const Member& member : view.members) {
     if (fenced_.count(member.incarnation) == 0) members[member.incarnation] = member;
-    if (member.incarnation == self_) state_ = State::kServing;
+    if (member.incarnation == self_) BeginToServe();
   }
   if (state_ == State::kServing && !clock_.running()) clock_.Start(env_->Now());
   for (const auto& [incarnation, member] : members_) {

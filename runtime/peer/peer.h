@@ -143,6 +143,7 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   void On(const LoadState& load, const Message& message);
   bool Donates(const Message& message);
 
+  void BeginToServe();
   void MakeKeeper();
   template <typename Function>
   void InRound(Function function);

@@ -24,7 +24,7 @@ void StateKeeper::OnLoad(const LoadState& load, uint64_t request) {
   load_request_ = request;
   asked_ = load.state;
   answer_.reset();
-  compute_->FreeThrough(Step{Value(load.state.version) + 1});
+  compute_->FreeThrough(Step{Value(load.state.version) + 2});  // delayed commit has two steps open
   donor_.ServesNothing();
   loader_.Load(load, held_);
 }
@@ -36,8 +36,21 @@ void StateKeeper::GiveUpLoading(bool same_trainer) {
   if (held_) donor_.Serves(held_->era, held_->version);
 }
 
-void StateKeeper::OnHeld(const std::optional<StateName>& held) {
+void StateKeeper::SetHeld(const std::optional<StateName>& held) {
+  const bool same = held_ && held && held_->era == held->era && held_->version == held->version;
+  const bool next =
+      held_ && held && held_->era == held->era && Next(held_->version) == held->version;
+  if (next) {
+    // A skip changes nothing.
+    older_ = held_->hash == held->hash ? OlderParameters::kSame : OlderParameters::kUpdated;
+  } else if (!same) {
+    older_ = OlderParameters::kNone;
+  }
   held_ = held;
+}
+
+void StateKeeper::OnHeld(const std::optional<StateName>& held) {
+  SetHeld(held);
   if (!held_) donor_.ForgetResults();
 }
 
@@ -47,7 +60,8 @@ void StateKeeper::AnswerLoaded(const absl::Status& status) {
   } else {
     donor_.Serves(held_->era, held_->version);
   }
-  answer_ = Loaded{status.code(), std::string(status.message()), *asked_};
+  answer_ = Loaded{status.code(), std::string(status.message()), *asked_,
+                   older_ != OlderParameters::kNone};
   links_->ReplyToTrainer(load_request_, *answer_);
 }
 
@@ -61,7 +75,7 @@ void StateKeeper::OnApplied(const StateName& state, ResultRecord record, std::ve
   record.version = state.version;
   record.before = held_ ? held_->hash : Hash128();
   record.after = state.hash;
-  held_ = state;
+  SetHeld(state);
   donor_.OnResult(state.era, record, std::move(pieces));
 }
 

@@ -29,6 +29,9 @@ class StateKeeper {
   // another one.
   const std::optional<StateName>& held() const { return held_; }
 
+  // What the device has of the version before the one held.
+  OlderParameters older() const { return older_; }
+
   // LoadState: whether it is news. An old one, or a repeat, is not; a repeat of one that was
   // answered is answered again.
   bool Begins(uint64_t request);
@@ -58,11 +61,13 @@ class StateKeeper {
 
  private:
   void OnHeld(const std::optional<StateName>& held);
+  void SetHeld(const std::optional<StateName>& held);
   void AnswerLoaded(const absl::Status& status);
 
   Compute* const compute_;
   PeerLinks* const links_;
   std::optional<StateName> held_;
+  OlderParameters older_ = OlderParameters::kNone;
   StateDonor donor_;
   StateLoader loader_;
 

@@ -64,8 +64,9 @@ void StepEnd::OnSeal(const Seal& seal, uint64_t request) {
     sealed.version = state_->held()->version;
     sealed.state_hash = state_->held()->hash;
     sealed.segments = *std::move(segments);
-    sealed.bytes_forward = server_->bytes_forward();
-    sealed.bytes_backward = server_->bytes_backward();
+    const StageServer::Sent sent = server_->sent(seal.step);
+    sealed.bytes_forward = sent.forward;
+    sealed.bytes_backward = sent.backward;
     sealed.times = links_->TimesAtSeal();
     if (!seal.verify) return AnswerSeal(std::move(sealed));
     compute_->Hash([this, sealed = std::move(sealed),
@@ -335,7 +336,7 @@ void StepEnd::OnApply(const Apply& apply, uint64_t request) {
   if (held->version == target) return links_->ReplyToTrainer(request, Applied{*held});
   if (held->version != VersionBefore(decision.step) || applying_ == target) return;
   if (decision.skip) {
-    MoveTo(target);
+    MoveTo(target, /*updated=*/false);
     return Finished(decision, request, held->hash, Hash128(), {});
   }
   const std::optional<Total> total = TotalOf(decision);
@@ -355,13 +356,13 @@ void StepEnd::OnApply(const Apply& apply, uint64_t request) {
                     Finished(decision, request, *hash, result_hash, pieces);
                   });
   // Posted behind the update: the next step's work need not wait for its answer.
-  MoveTo(target);
+  MoveTo(target, /*updated=*/true);
 }
 
 // From here on every message is about the next step.
-void StepEnd::MoveTo(Version version) {
+void StepEnd::MoveTo(Version version, bool updated) {
   links_->TimesMove();
-  server_->OnVersion(version);
+  server_->OnVersion(version, updated);
   state_->OnVersion(version);
   for (auto it = rounds_.begin(); it != rounds_.end();) {
     it = it->first.step <= Step{Value(version)} ? rounds_.erase(it) : std::next(it);

@@ -92,7 +92,7 @@ class StepEnd {
     Hash128 hash;  // of the result, or of the results' hashes where there are several groups
   };
   std::optional<Total> TotalOf(const Decision& decision);
-  void MoveTo(Version version);
+  void MoveTo(Version version, bool updated);
   void Finished(const Decision& decision, uint64_t request, Hash128 hash, Hash128 result_hash,
                 std::vector<Blob> pieces);
 

@@ -121,6 +121,7 @@ void Admission::OnLoaded(Incarnation incarnation, uint64_t load, const Loaded& l
   if (loaded.code == absl::StatusCode::kOk) {
     joiner.state = State::kLoaded;
     joiner.replica.state = loaded.state;
+    joiner.replica.older = loaded.older;
     joiner.replica.hello.held = loaded.state;
   } else {
     joiner.state = State::kWaiting;

@@ -198,6 +198,7 @@ std::string ToJsonLine(const Decision& decision) {
                      {"epoch", Value(decision.epoch)},
                      {"era", Value(decision.era)},
                      {"step", Value(decision.step)},
+                     {"computed_on", Value(decision.computed_on)},
                      {"skip", decision.skip},
                      {"loss", decision.loss},
                      {"grad_norm", decision.gradient_norm},
@@ -220,6 +221,12 @@ absl::StatusOr<Decision> ParseDecision(const std::string& line) {
   decision.epoch = Epoch{reader.Number<uint32_t>(json, "epoch")};
   decision.era = Era{reader.Number<uint32_t>(json, "era")};
   decision.step = Step{reader.Number<uint64_t>(json, "step")};
+  // Logs from before there was another than the version before the step do not name it.
+  if (json.contains("computed_on")) {
+    decision.computed_on = Version{reader.Number<uint64_t>(json, "computed_on")};
+  } else if (decision.step > Step{0}) {
+    decision.computed_on = VersionBefore(decision.step);
+  }
   decision.skip = reader.Bool(json, "skip");
   decision.loss = reader.Number<double>(json, "loss");
   decision.gradient_norm = reader.Number<double>(json, "grad_norm");

@@ -94,11 +94,23 @@ void Departures::ViewIsOut() {
   }
 }
 
-std::vector<Departure> Departures::Due() {
-  std::vector<Departure> due;
-  for (auto& [incarnation, asked] : asked_) {
+Departures::Avoided Departures::AvoidedNow() const {
+  Avoided avoided;
+  for (const auto& [incarnation, asked] : asked_) {
     const Replica* replica = swarm_->Find(incarnation);
-    if (replica == nullptr || !NeighboursKnow(*replica, asked.shown)) continue;
+    if (replica != nullptr && NeighboursKnow(*replica, asked.shown)) {
+      avoided[incarnation] = asked.shown;
+    }
+  }
+  return avoided;
+}
+
+std::vector<Departure> Departures::Due(const Avoided* only) {
+  std::vector<Departure> due;
+  for (const auto& [incarnation, shown] : AvoidedNow()) {
+    const auto before = only == nullptr ? Avoided::const_iterator() : only->find(incarnation);
+    if (only != nullptr && (before == only->end() || before->second != shown)) continue;
+    Asked& asked = asked_.at(incarnation);
     asked.named = true;
     due.push_back({incarnation, asked.moves_to});
   }

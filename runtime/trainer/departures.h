@@ -35,8 +35,11 @@ class Departures {
                   std::optional<StageId> moves_to);
 
   // Those whom the record being made names, in order of incarnations: nothing calls them off any
-  // more.
-  std::vector<Departure> Due();
+  // more. With `only`, those alone that were avoided then and have been since.
+  using Avoided = std::map<Incarnation, uint64_t>;  // since which View
+  std::vector<Departure> Due(const Avoided* only = nullptr);
+  // Those who get no more work: a step that begins now has none of theirs.
+  Avoided AvoidedNow() const;
   bool WasAsked(Incarnation incarnation) const { return asked_.count(incarnation) > 0; }
   bool MoveUnderWay() const;
   std::optional<StageId> MovesTo(Incarnation incarnation) const;

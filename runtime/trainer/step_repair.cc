@@ -170,7 +170,7 @@ void StepRun::SendResends(const std::vector<Ledger::Splice>& splices) {
 
 void StepRun::ArmWatch() {
   absl::Time due = absl::InfiniteFuture();
-  if (phase_ == Phase::kRunning) {
+  if (phase_ == Phase::kRunning && !ahead_) {
     due = probing_ ? asked_at_ + pace_->ask.LimitOf(kProbe) : slow_.NextDue();
   } else if (phase_ == Phase::kFencing) {
     due = asked_at_ + pace_->ask.LimitOf(options_.answers);
@@ -195,7 +195,7 @@ void StepRun::OnWatch() {
     asked_at_ = now;
     return ArmWatch();
   }
-  if (phase_ == Phase::kRunning) {
+  if (phase_ == Phase::kRunning && !ahead_) {
     if (probing_ && now - asked_at_ >= pace_->ask.LimitOf(kProbe)) {
       OnProbeAnswered();
     } else if (!probing_) {

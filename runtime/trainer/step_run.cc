@@ -31,6 +31,8 @@ StepRun::StepRun(Options options, Env* env, Swarm* swarm, const DataFeed* data, 
       states_are_right_(std::move(states_are_right)),
       fence_(std::move(fence)),
       done_(std::move(done)),
+      ahead_(options_.room != nullptr),
+      evaluate_(options_.evaluate && !ahead_),
       ledger_(swarm->stages(), options_.microbatches),
       pace_(options_.pace != nullptr ? options_.pace : &own_pace_),
       slow_(options_.work, pace_),
@@ -56,13 +58,27 @@ void StepRun::CancelTimers() {
 }
 
 void StepRun::Start() {
-  const uint32_t evaluations = options_.evaluate ? data_->evaluate_microbatches() : 0;
-  for (uint32_t i = 0; i < evaluations; ++i) {
-    todo_.push_back({{options_.step, WorkKind::kEvaluate, i}, std::nullopt});
-  }
   for (uint32_t i = 0; i < options_.microbatches; ++i) {
     todo_.push_back({{options_.step, WorkKind::kTrain, i}, std::nullopt});
   }
+  QueueEvaluations();
+  Poke();
+  ArmWatch();
+}
+
+// Before all else.
+void StepRun::QueueEvaluations() {
+  for (uint32_t i = evaluations(); i-- > 0;) {
+    todo_.push_front({{options_.step, WorkKind::kEvaluate, i}, std::nullopt});
+  }
+}
+
+void StepRun::Promote(bool evaluate) {
+  ahead_ = false;
+  evaluate_ = evaluate;
+  began_ = env_->Now();
+  slow_.Restart(began_);  // its work stood behind that of the step before
+  QueueEvaluations();
   Poke();
   ArmWatch();
 }
@@ -104,7 +120,7 @@ uint32_t StepRun::done_microbatches() const {
 // --- sending ---------------------------------------------------------------------------
 
 void StepRun::Pump() {
-  while (!todo_.empty() && in_flight_.size() < options_.window) {
+  while (!todo_.empty() && HasRoom()) {
     const Todo todo = todo_.front();
     if (!Send(todo)) {
       if (phase_ == Phase::kRunning) ScheduleRetry();
@@ -112,6 +128,10 @@ void StepRun::Pump() {
     }
     todo_.pop_front();
   }
+}
+
+bool StepRun::HasRoom() const {
+  return ahead_ ? options_.room() : in_flight_.size() < options_.window;
 }
 
 std::optional<Incarnation> StepRun::ChooseFirst(const Todo& todo) {
@@ -146,7 +166,7 @@ bool StepRun::Send(const Todo& todo) {
   }
   Forward forward;
   forward.work = {todo.id, NewAttempt(todo.id)};
-  forward.version = VersionBefore(todo.id.step);
+  forward.version = train ? computed_on() : VersionBefore(todo.id.step);
   forward.gradient_wanted = false;
   forward.first_sequence = data.first_sequence;
   forward.input = std::move(data.tokens);
@@ -219,7 +239,7 @@ void StepRun::OnNotice(Incarnation from, const Notice& notice) {
   if (replica == nullptr || id.step != options_.step) return;
   slow_.OnNotice(id, from, env_->Now());
   if (notice.progress == Progress::kEvaluated) {
-    if (id.index < (options_.evaluate ? data_->evaluate_microbatches() : 0)) {
+    if (id.index < evaluations()) {
       evaluated_.try_emplace(id.index, notice.loss_sum, notice.tokens);
       Landed(id);
     }
@@ -241,8 +261,8 @@ void StepRun::OnNotice(Incarnation from, const Notice& notice) {
 // --- the end of the step ---------------------------------------------------------------
 
 void StepRun::MaybeSeal() {
-  if (phase_ != Phase::kRunning || !ledger_.complete() || !may_seal_()) return;
-  if (options_.evaluate && evaluated_.size() < data_->evaluate_microbatches()) return;
+  if (ahead_ || phase_ != Phase::kRunning || !ledger_.complete() || !may_seal_()) return;
+  if (evaluated_.size() < evaluations()) return;
   if (swarm_->EmptyStage()) return;
   if (options_.microbatches == 0) return Finish(Summarize());
   BeginSeal();
@@ -389,6 +409,7 @@ void StepRun::OnRoundFailed(Incarnation from, const Reduced& reduced) {
 
 StepOutcome StepRun::Summarize() const {
   StepOutcome outcome;
+  outcome.computed_on = computed_on();
   outcome.retries = retries_;
   outcome.replayed = replayed_;
   outcome.feeding = feeding_;
@@ -424,7 +445,7 @@ StepOutcome StepRun::Summarize() const {
     outcome.tokens += loss.second;
     if (!std::isfinite(loss.first) && !outcome.nonfinite) outcome.nonfinite = index;
   }
-  if (options_.evaluate && !evaluated_.empty()) {
+  if (!evaluated_.empty()) {
     double sum = 0;
     int64_t tokens = 0;
     for (const auto& [index, loss] : evaluated_) {

@@ -14,6 +14,10 @@
 // done elsewhere too, contested. Replicas that do not answer, or get nothing done try after try,
 // are given to `fence`, unless they are the last of their stage.
 //
+// With delayed commit there may be two: one that is to be decided next, and one *ahead* of it,
+// which runs its microbatches on the newest version but is watched, evaluated in and sealed only
+// when the one before is decided and it is promoted.
+//
 // Sans-I/O, reactor thread. Env, Swarm and DataFeed outlive it.
 #ifndef STARLING_RUNTIME_TRAINER_STEP_RUN_H_
 #define STARLING_RUNTIME_TRAINER_STEP_RUN_H_
@@ -42,6 +46,7 @@
 namespace starling {
 
 struct StepOutcome {
+  Version computed_on{0};
   std::vector<GroupOutcome> groups;  // by their numbers; empty where the step only evaluated
   double loss_sum = 0;               // over tokens, in the order of indices
   int64_t tokens = 0;
@@ -60,8 +65,12 @@ class StepRun {
  public:
   struct Options {
     Step step{0};
-    uint32_t microbatches = 0;  // 0: only evaluate
-    bool evaluate = false;
+    uint32_t microbatches = 0;           // 0: only evaluate
+    bool evaluate = false;               // the version before the step; not where it is ahead
+    std::optional<Version> computed_on;  // none: the version before the step
+    // Set: the step before is not decided. It says whether one more microbatch may be sent now, and
+    // Poke() asks again.
+    std::function<bool()> room;
     uint32_t window = 1;                 // microbatches in flight
     bool verify = false;                 // replicas hash their state in memory at the seal
     int64_t microbatch_tokens = 0;       // of a full one; for replica speeds
@@ -92,6 +101,8 @@ class StepRun {
   StepRun& operator=(const StepRun&) = delete;
 
   void Start();
+  // The step before is decided: this one is not ahead any more.
+  void Promote(bool evaluate);
 
   void OnNotice(Incarnation from, const Notice& notice);
   // These were removed from the swarm. Everyone left is asked to promise.
@@ -103,6 +114,9 @@ class StepRun {
   void Poke();
 
   Step step() const { return options_.step; }
+  Version computed_on() const { return options_.computed_on.value_or(VersionBefore(step())); }
+  bool all_sent() const { return todo_.empty(); }
+  size_t in_flight() const { return in_flight_.size(); }
   const char* phase_name() const;
   uint32_t done_microbatches() const;
 
@@ -115,6 +129,9 @@ class StepRun {
   };
 
   void Pump();
+  bool HasRoom() const;
+  void QueueEvaluations();
+  uint32_t evaluations() const { return evaluate_ ? data_->evaluate_microbatches() : 0; }
   bool Send(const Todo& todo);
   AttemptId NewAttempt(const MicrobatchId& id);
   void OnSendAnswer(const Todo& todo, AttemptId attempt, Incarnation to, absl::StatusCode code);
@@ -171,6 +188,8 @@ class StepRun {
   OnDone done_;
 
   Phase phase_ = Phase::kRunning;
+  bool ahead_;
+  bool evaluate_;
   Ledger ledger_;
   std::deque<Todo> todo_;
   std::map<MicrobatchId, std::pair<AttemptId, Incarnation>> in_flight_;

@@ -26,6 +26,7 @@ struct Replica {
   Hello hello;
   Load load;           // as it last reported
   StateName state;     // the last it acknowledged
+  bool older = false;  // when it joined it had the parameters of the version before, too
   int64_t tokens = 0;  // of microbatches it added since `since`
   absl::Time since;
   uint64_t view_acknowledged = 0;  // the newest View it was told and has answered

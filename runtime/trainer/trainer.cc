@@ -184,7 +184,11 @@ void Trainer::OnMemberMessage(const Message& message) {
   wiring_->OnReport(from, message.load.service_s, message.load.queued);
   if (const auto* notice = std::get_if<Notice>(&message.body)) {
     swarm_.Reply(address, message.request, Ack{});
-    if (step_run_ && message.era == swarm_.era()) step_run_->OnNotice(from, *notice);
+    if (message.era != swarm_.era()) return;
+    if (step_run_) step_run_->OnNotice(from, *notice);
+    if (ahead_run_ == nullptr) return;
+    ahead_run_->OnNotice(from, *notice);
+    ahead_run_->Poke();  // there may be room now
   }
 }
 
@@ -278,6 +282,7 @@ void Trainer::Fence(Incarnation incarnation, const std::string& reason) {
   applied_.erase(incarnation);
   if (!Judge(replica.member.stage, {})) return;  // it was the one that had not answered
   if (step_run_) step_run_->OnFenced({incarnation});
+  if (ahead_run_) ahead_run_->OnFenced({incarnation});
   if (!stop_reason_.empty() && left == 0 && phase_ == Phase::kTraining) {
     phase_ = Phase::kEnding;
     final_evaluation_done_ = true;
@@ -307,6 +312,8 @@ void Trainer::OnAdmissionChanged() {
   if (waiting != waiting_said_ && !waiting.empty()) Emit(Event("waiting").With("reason", waiting));
   waiting_said_ = waiting;
   if (step_run_) step_run_->Poke();
+  if (ahead_run_) ahead_run_->Poke();
+  BeginAhead();
   MaybeEnd();
 }
 
@@ -330,11 +337,15 @@ void Trainer::AdmitLoaded() {
   if (phase_ == Phase::kDone || phase_ == Phase::kReturning) return;
   if (phase_ == Phase::kGathering) {
     if (!EnoughToStart() || admission_.loading()) return;
-  } else if (step_run_ != nullptr && !step_run_->accepts_members()) {
+  } else if (LastStateIsBack()) {
+    return TakeStepAgain();
+  } else if ((step_run_ && !step_run_->accepts_members()) ||
+             (ahead_run_ && !ahead_run_->accepts_members())) {
     return;
   }
-  std::vector<Replica> ready =
-      admission_.TakeLoaded([this](const Replica& replica) { return IsCurrent(replica); });
+  std::vector<Replica> ready = admission_.TakeLoaded([this](const Replica& replica) {
+    return IsCurrent(replica) && (replica.older || AllStepsOnNewest());
+  });
   if (ready.empty()) return;
   RecordJoins(ready,
               [this, ready, at = version_, era = swarm_.era()] { Admitted(ready, at, era); });
@@ -386,8 +397,9 @@ void Trainer::Admitted(std::vector<Replica> replicas, Version at, Era era) {
     phase_ = Phase::kTraining;
     last_decision_ = env_->Now();
     BeginStep();
-  } else if (step_run_) {
-    step_run_->OnMemberAdded();
+  } else {
+    if (step_run_) step_run_->OnMemberAdded();
+    if (ahead_run_) ahead_run_->OnMemberAdded();
   }
   LoseThoseLostMeanwhile();
   OnAdmissionChanged();
@@ -435,7 +447,7 @@ void Trainer::BeginEra() {
   roll_call_.reset();
   live_.reset();
   applied_.clear();
-  step_run_.reset();
+  ForgetSteps();
   saver_.Abandon();
   std::vector<Replica> members;
   for (const auto& [incarnation, replica] : swarm_.replicas()) members.push_back(replica);
@@ -486,21 +498,29 @@ void Trainer::OnBaseLoaded(absl::Status status, const std::vector<Blob>& states,
   OnAdmissionChanged();
 }
 
-void Trainer::ConsiderNewEra() {
-  if (phase_ != Phase::kTraining && phase_ != Phase::kEnding) return;
-  if (deciding_ || admitting_ || departing_ || taking_again_ || !stop_reason_.empty()) return;
-  const std::optional<StageId> empty = swarm_.EmptyStage();
-  if (!empty) return;
-  // Its state went with its last replica, unless someone comes back with it.
-  const auto& current = stage_states_[Value(*empty)];
+// It went with the last replica, unless someone comes back with it; and somebody waits to serve.
+bool Trainer::StateIsGone(StageId stage) const {
+  const auto& current = stage_states_[Value(stage)];
   bool candidate = false;
   bool current_candidate = false;
   admission_.ForEach([&](const Replica& joiner) {
-    if (joiner.member.stage != *empty) return;
+    if (joiner.member.stage != stage) return;
     candidate = true;
     if (current && joiner.hello.held == current) current_candidate = true;
   });
-  if (!candidate || current_candidate) return;
+  return candidate && !current_candidate;
+}
+
+void Trainer::ConsiderNewEra() {
+  if (phase_ != Phase::kTraining && phase_ != Phase::kEnding) return;
+  if (deciding_ || admitting_ || departing_ || taking_again_ || !stop_reason_.empty()) return;
+  std::optional<StageId> empty;  // one whose state is not to be had
+  for (uint32_t stage = 0; stage < swarm_.stages() && !empty; ++stage) {
+    if (!swarm_.OfStage(StageId{stage}).empty()) continue;
+    if (StateIsGone(StageId{stage})) empty = StageId{stage};
+    if (AllStepsOnNewest()) break;  // else who has the state of this one may wait for others
+  }
+  if (!empty) return;
   if (version_ == base_version_ && !base_states_.empty()) return;  // the trainer still has it
   Emit(Event("state_lost")
            .With("stage", Value(*empty))

@@ -145,11 +145,21 @@ class Trainer : public TransportHandler {
   // Eras
   void BeginEra();
   void OnBaseLoaded(absl::Status status, const std::vector<Blob>& states, const std::string& path);
+  bool StateIsGone(StageId stage) const;
   void ConsiderNewEra();
 
   // Steps
   void SetPaused(bool paused);
   void BeginStep();
+  bool EvaluationIsDue() const;
+  std::unique_ptr<StepRun> MakeStep(StepRun::Options step);
+  void ForgetSteps();
+  // Delayed commit (trainer_ahead.cc)
+  void NextStep();
+  void BeginAhead();
+  bool MayBeginAhead() const;
+  bool AllStepsOnNewest() const;
+  bool LastStateIsBack() const;
   bool MaySeal() const;
   void OnStepDone(absl::StatusOr<StepOutcome> outcome);
   void Decide(const StepOutcome& outcome);
@@ -194,7 +204,9 @@ class Trainer : public TransportHandler {
   std::unique_ptr<Wiring> wiring_;
   Pace pace_;  // outlives step_run_
   TimeTable times_;
-  std::unique_ptr<StepRun> step_run_;
+  std::unique_ptr<StepRun> step_run_;   // of the step to be decided next
+  std::unique_ptr<StepRun> ahead_run_;  // of the one after it, with delayed commit
+  Departures::Avoided ahead_avoids_;    // since before it began
   uint64_t record_number_ = 0;
   std::vector<Incarnation> unrecorded_leaves_;
   bool admitting_ = false;                      // a record with joins is being persisted

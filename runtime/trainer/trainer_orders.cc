@@ -47,6 +47,7 @@ void Trainer::DepartWithoutStep() {
     }
     // What they did of a step that waits for a stage goes with them.
     if (step_run_) step_run_->OnFenced(record.leaves);
+    if (ahead_run_) ahead_run_->OnFenced(record.leaves);
     if (step_run_ == nullptr && phase_ == Phase::kTraining && !paused_) BeginStep();
     OnAdmissionChanged();
   });
@@ -126,7 +127,8 @@ Ack Trainer::Obey(const Order& order) {
     return {absl::StatusCode::kOk,
             step_run_ == nullptr
                 ? absl::StrCat("paused after step ", Value(version_))
-                : absl::StrCat("pauses when step ", Value(version_) + 1, " is decided")};
+                : absl::StrCat("pauses when step ", Value(version_) + (ahead_run_ ? 2 : 1),
+                               " is decided")};
   }
   if (order.kind == OrderKind::kUnpause) {
     const bool was = paused_;

@@ -107,7 +107,7 @@ void Trainer::TakeStepAgain() {
 void Trainer::ReignAnew(Epoch epoch) {
   const std::string reason = "the step under way is taken again";
   phase_ = Phase::kReturning;
-  step_run_.reset();
+  ForgetSteps();
   saver_.Abandon();
   LiveState live;
   if (live_) live = *live_;
@@ -124,8 +124,12 @@ void Trainer::ReignAnew(Epoch epoch) {
   for (const auto& [incarnation, member] : live.members) {
     swarm_.Tell(member.address, Refused{true, reason});
   }
-  admission_.ForEach(
-      [this](const Replica& joiner) { detector_.Forget(joiner.member.incarnation); });
+  admission_.ForEach([this, &live](const Replica& joiner) {
+    detector_.Forget(joiner.member.incarnation);
+    // Who waits with the state of a stage that nobody else serves is waited for.
+    const bool needed = swarm_.OfStage(joiner.member.stage).empty() && IsCurrent(joiner);
+    if (needed) live.members[joiner.member.incarnation] = joiner.member;
+  });
   admission_.DropAll(reason);
   swarm_.Clear();
   swarm_.set_epoch(epoch);

@@ -65,12 +65,31 @@ void Trainer::BeginStep() {
     return DepartWithoutStep();
   }
   if (last || !stop_reason_.empty()) phase_ = Phase::kEnding;
-  const bool due = train.eval_every > 0 && Value(version_) > Value(base_version_) &&
-                   (last || Value(version_) % static_cast<uint64_t>(train.eval_every) == 0);
   StepRun::Options step;
   step.step = Step{Value(version_) + 1};
-  step.evaluate = due && data_->evaluate_microbatches() > 0 && stop_reason_.empty();
+  step.evaluate = EvaluationIsDue();
   step.microbatches = phase_ == Phase::kEnding ? 0 : data_->train_microbatches();
+  if (phase_ == Phase::kEnding && !step.evaluate) {
+    step_run_.reset();
+    final_evaluation_done_ = true;
+    return MaybeEnd();
+  }
+  step_run_ = MakeStep(std::move(step));
+  step_run_->Start();
+  BeginAhead();
+}
+
+// Of version_, as work of the step after it.
+bool Trainer::EvaluationIsDue() const {
+  const auto& train = options_.config.train;
+  if (train.eval_every <= 0 || version_ <= base_version_ || !stop_reason_.empty()) return false;
+  const bool last = static_cast<int64_t>(Value(version_)) >= train.steps;
+  return (last || Value(version_) % static_cast<uint64_t>(train.eval_every) == 0) &&
+         data_->evaluate_microbatches() > 0;
+}
+
+std::unique_ptr<StepRun> Trainer::MakeStep(StepRun::Options step) {
+  const auto& train = options_.config.train;
   const int64_t verify_every = options_.config.swarm.verify_every;
   step.verify = verify_every > 0 && Value(step.step) % static_cast<uint64_t>(verify_every) == 0;
   step.microbatch_tokens = train.microbatch * options_.config.model.context;
@@ -81,12 +100,7 @@ void Trainer::BeginStep() {
   step.pace = &pace_;
   step.answers.least = 2 * options_.config.swarm.dead_after;
   step.answers.most = 6 * options_.config.swarm.dead_after;
-  if (phase_ == Phase::kEnding && !step.evaluate) {
-    step_run_.reset();
-    final_evaluation_done_ = true;
-    return MaybeEnd();
-  }
-  step_run_ = std::make_unique<StepRun>(
+  return std::make_unique<StepRun>(
       std::move(step), env_, &swarm_, data_, wiring_.get(),
       [this](const Event& event) { Emit(event); }, [this] { return MaySeal(); },
       [this](const std::map<Incarnation, Hash128>& states) {
@@ -98,7 +112,11 @@ void Trainer::BeginStep() {
       },
       [this](Incarnation replica, const std::string& reason) { Fence(replica, reason); },
       [this](absl::StatusOr<StepOutcome> outcome) { OnStepDone(std::move(outcome)); });
-  step_run_->Start();
+}
+
+void Trainer::ForgetSteps() {
+  step_run_.reset();
+  ahead_run_.reset();
 }
 
 uint32_t Trainer::Window() const {
@@ -134,8 +152,10 @@ void Trainer::OnStepDone(absl::StatusOr<StepOutcome> outcome) {
 
 void Trainer::Decide(const StepOutcome& outcome) {
   const Step step{Value(version_) + 1};
-  Decision record = NewRecord(departures_.Due());
+  // What runs ahead has no work of those who were avoided when it began.
+  Decision record = NewRecord(departures_.Due(ahead_run_ ? &ahead_avoids_ : nullptr));
   record.step = step;
+  record.computed_on = outcome.computed_on;
   record.groups = outcome.groups;
   record.tokens = outcome.tokens;
   record.loss = outcome.loss_sum / static_cast<double>(outcome.tokens);
@@ -183,7 +203,7 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
   SendApply(decision);
   Report(decision, outcome);
   if (CheckpointIsDue()) BeginSave();
-  BeginStep();
+  NextStep();
   OnAdmissionChanged();
 }
 

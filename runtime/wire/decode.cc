@@ -201,6 +201,7 @@ class Decoder {
     GetList(from.getJoins(), &to->joins);
     GetIncarnations(from.getLeaves(), &to->leaves);
     GetList(from.getDepartures(), &to->departures);
+    to->computed_on = static_cast<Version>(from.getComputedOn());
   }
 
   void Get(schema::HeldWork::Reader from, HeldWork* to) {
@@ -327,6 +328,7 @@ class Decoder {
     GetCode(from.getCode(), &to->code);
     Get(from.getError(), &to->error);
     Get(from.getState(), &to->state);
+    to->older = from.getOlder();
   }
 
   void Get(schema::Fetch::Reader from, Fetch* to) {

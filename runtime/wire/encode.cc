@@ -158,6 +158,7 @@ void Put(const Decision& from, schema::Decision::Builder to) {
   STARLING_PUT_LIST(from.joins, to, initJoins);
   STARLING_PUT_NUMBERS(from.leaves, to, initLeaves, Pack);
   STARLING_PUT_LIST(from.departures, to, initDepartures);
+  to.setComputedOn(Value(from.computed_on));
 }
 
 void Put(const HeldResult& from, schema::HeldResult::Builder to) {
@@ -292,6 +293,7 @@ class BodyWriter {
     to.setCode(CodeOf(from.code));
     to.setError(TextOf(from.error));
     Put(from.state, to.initState());
+    to.setOlder(from.older);
   }
 
   void operator()(const Fetch& from) {

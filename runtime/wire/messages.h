@@ -173,6 +173,7 @@ struct Loaded {
   absl::StatusCode code = absl::StatusCode::kOk;
   std::string error;
   StateName state;
+  bool older = false;  // it came there by an update, and has the parameters before it too
 };
 
 // What is fetched in chunks: a stage's state, or what a decision's round summed for the stage.
@@ -388,7 +389,7 @@ struct Seal {
 struct Sealed {
   Step step{0};
   uint32_t number = 0;
-  Version version{0};  // of the parameters the gradients were computed on
+  Version version{0};  // of its state, which the step's update will be made to
   Hash128 state_hash;  // of those parameters and moments
   std::vector<SegmentSummary> segments;
   // Bytes of boundaries it has sent for the step's training so far, as encoded.
@@ -495,6 +496,9 @@ struct Decision {
   std::vector<Member> joins;  // count from the next step on
   std::vector<Incarnation> leaves;
   std::vector<Departure> departures;
+  // Of the parameters that the gradients are of: VersionBefore(step), or one earlier with delayed
+  // commit.
+  Version computed_on{0};
 };
 
 // trainer -> member.

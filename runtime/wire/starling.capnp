@@ -192,6 +192,7 @@ struct Decision {
   joins @11 :List(Member);
   leaves @12 :List(UInt64);  # incarnations
   departures @13 :List(Departure);
+  computedOn @14 :UInt64;  # version
 }
 
 # --- admission and membership --------------------------------------------------------------------
@@ -276,6 +277,7 @@ struct Loaded {
   code @0 :UInt8;
   error @1 :Text;
   state @2 :StateName;
+  older @3 :Bool;
 }
 
 struct Fetch {

@@ -37,8 +37,9 @@ struct Addition {
   SegmentId segment{0};
   uint32_t index = 0;
   AttemptId attempt;
-  int times = 1;        // how often it is really in the sum; 1 unless a mistake was planted
-  uint64_t digest = 0;  // what was added; the same for all who computed it right
+  int times = 1;         // how often it is really in the sum; 1 unless a mistake was planted
+  uint64_t digest = 0;   // what was added; the same for all who computed it right
+  uint32_t updates = 0;  // of the parameters it was computed on
   absl::Time when;
 };
 

@@ -47,6 +47,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Planting{"run_repeated_request", 100, "I1: segment_voided"},
                       Planting{"ignore_stage_mask", 100, "I1: segment_voided"},
                       Planting{"contested_as_baton", 400, "I1: segment_voided"},
+                      Planting{"replay_on_newest", 50, "I1: ", {"--delayed"}},
                       Planting{"never_repeat", 50, "I6"}, Planting{"reuse_attempt_name", 100, "I6"},
                       Planting{"reuse_incarnation", 50, "I4: "},
                       Planting{"serve_before_caught_up", 200, "I6"},

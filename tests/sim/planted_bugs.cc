@@ -35,6 +35,7 @@ constexpr const char* kNames[] = {
     "contested_as_baton",
     "forget_tied_stage",
     "apply_without_tie",
+    "replay_on_newest",
 };
 
 }  // namespace

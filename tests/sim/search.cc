@@ -15,6 +15,7 @@ SwarmOptions OptionsOf(const WorldChoice& choice) {
   options.lossy = choice.lossy;
   if (choice.tied) options.tied = *choice.tied;
   if (choice.liveness) options.steps = kStepsForLiveness;
+  if (choice.delayed) options.delayed = *choice.delayed;
   if (choice.stages) options.stages = *choice.stages;
   if (choice.replicas) options.replicas = *choice.replicas;
   if (choice.microbatches) options.microbatches = *choice.microbatches;

@@ -27,6 +27,7 @@ struct WorldChoice {
   bool liveness = false;
   bool lossy = false;
   std::optional<bool> tied{};
+  std::optional<bool> delayed{};
   std::optional<uint32_t> stages{};
   std::optional<uint32_t> replicas{};
   std::optional<uint32_t> microbatches{};

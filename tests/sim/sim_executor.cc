@@ -45,6 +45,17 @@ void SimExecutor::CheckHasState(const char* operation) const {
                      std::string(operation) + " without a state: " + ToString(name_));
 }
 
+SimExecutor::Parameters SimExecutor::Newest() const {
+  return {parameters_digest_, UpdatesOf(state_.data(), stage_.layout)};
+}
+
+absl::StatusOr<SimExecutor::Parameters> SimExecutor::ParametersFor(
+    const ForwardInput& input) const {
+  if (!input.older) return Newest();
+  if (older_) return *older_;
+  return absl::FailedPreconditionError("no older parameters: " + Describe(input.work));
+}
+
 absl::Status SimExecutor::TakeInput(const ForwardInput& input, Kept* kept) {
   const auto& shape = input.input.shape();
   if (stage_.first()) {
@@ -59,13 +70,12 @@ absl::Status SimExecutor::TakeInput(const ForwardInput& input, Kept* kept) {
     return absl::InvalidArgumentError("stages after the first take f32 [n, T, C]");
   }
   STARLING_ASSIGN_OR_RETURN(const Signal signal, DecodeSignal(input.input));
-  const uint32_t updates = UpdatesOf(state_.data(), stage_.layout);
   if (signal.gradient || signal.id != input.work.id ||
       Value(signal.made_by) + 1 != Value(stage_.stage)) {
     trace_->Violation("wrong forward input at " + Describe(input.work) + ": " + ToString(signal));
-  } else if (signal.updates != updates) {
+  } else if (signal.updates != kept->updates) {
     trace_->Violation("forward input of another version at " + Describe(input.work) + ", after " +
-                      std::to_string(updates) + " updates: " + ToString(signal));
+                      std::to_string(kept->updates) + " updates: " + ToString(signal));
   }
   kept->shape = shape;
   kept->input_digest = signal.digest;
@@ -75,10 +85,12 @@ absl::Status SimExecutor::TakeInput(const ForwardInput& input, Kept* kept) {
 absl::StatusOr<ForwardOutput> SimExecutor::Forward(const ForwardInput& input) {
   CheckHasState("forward");
   STARLING_RETURN_IF_ERROR(Failure("forward", input.work));
+  STARLING_ASSIGN_OR_RETURN(const Parameters parameters, ParametersFor(input));
   Kept kept;
+  kept.updates = parameters.updates;
   STARLING_RETURN_IF_ERROR(TakeInput(input, &kept));
   kept.forward_digest =
-      ForwardDigest(stage_.stage, input.work.id, parameters_digest_, kept.input_digest);
+      ForwardDigest(stage_.stage, input.work.id, parameters.digest, kept.input_digest);
   ForwardOutput output;
   if (stage_.last) {
     if (input.targets.dtype() != DType::kI32 || input.targets.empty()) {
@@ -93,7 +105,7 @@ absl::StatusOr<ForwardOutput> SimExecutor::Forward(const ForwardInput& input) {
     Signal signal;
     signal.id = input.work.id;
     signal.made_by = stage_.stage;
-    signal.updates = UpdatesOf(state_.data(), stage_.layout);
+    signal.updates = kept.updates;
     signal.digest = kept.forward_digest;
     output.output = EncodeSignal(signal, kept.shape);
   }
@@ -144,7 +156,7 @@ absl::StatusOr<BackwardOutput> SimExecutor::Backward(const BackwardInput& input)
     signal.id = input.work.id;
     signal.made_by = stage_.stage;
     signal.gradient = true;
-    signal.updates = UpdatesOf(state_.data(), stage_.layout);
+    signal.updates = kept.updates;
     signal.digest = digest;
     signal.answers = kept.input_digest;
     output.input_gradient = EncodeSignal(signal, kept.shape);
@@ -172,7 +184,7 @@ absl::Status SimExecutor::AddTo(SegmentId segment, const WorkId& work, const Kep
   if (mistake != Mistake::kNone) Plant(mistake, {step, segment}, work, digest);
   const int times = mistake == Mistake::kNone ? 1 : mistake == Mistake::kCountNever ? 0 : 2;
   journal_->Record(Addition{name_, loads_, step, segment, work.id.index, work.attempt, times,
-                            digest, clock_->Now()});
+                            digest, kept.updates, clock_->Now()});
   Tell("added", work, "segment=" + std::to_string(Value(segment)));
   return absl::OkStatus();
 }
@@ -256,6 +268,7 @@ absl::StatusOr<Hash128> SimExecutor::Apply(const UpdateScalars& scalars,
   const float words[] = {scalars.grad_scale,     scalars.beta1,           scalars.one_minus_beta1,
                          scalars.beta2,          scalars.one_minus_beta2, scalars.step_size,
                          scalars.inv_sqrt_bias2, scalars.epsilon,         scalars.decay};
+  older_ = Newest();
   UpdateState(stage_.layout, HashBytes(words, sizeof(words)).low, sum.data(), state_.data());
   StateChanged(/*loaded=*/false, HashBytes(sum.data(), sum.size() * sizeof(float)));
   if (faults_ != nullptr && faults_->mistake &&
@@ -293,6 +306,7 @@ absl::StatusOr<Hash128> SimExecutor::Load(const Blob& state) {
   corrections_.clear();
   after_seal_.clear();
   if (faults_ != nullptr) faults_->flipped = false;
+  older_.reset();
   ++loads_;
   StateChanged(/*loaded=*/true, Hash128());
   return state_hash_;

@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -67,6 +68,12 @@ class SimExecutor : public StageExecutor {
     uint64_t loss_digest = 0;   // last stage
     double loss_sum = 0;
     int64_t tokens = 0;
+    uint32_t updates = 0;  // of the parameters that forward used
+  };
+  // Parameters, as far as a pass depends on them.
+  struct Parameters {
+    uint64_t digest = 0;
+    uint32_t updates = 0;
   };
   // What a planted mistake adds beyond the list.
   struct Correction {
@@ -76,6 +83,8 @@ class SimExecutor : public StageExecutor {
   using SegmentKey = std::pair<Step, SegmentId>;
 
   absl::Status Failure(const char* operation, const WorkId& work) const;
+  Parameters Newest() const;
+  absl::StatusOr<Parameters> ParametersFor(const ForwardInput& input) const;
   absl::Status TakeInput(const ForwardInput& input, Kept* kept);
   absl::Status CheckGradient(const WorkId& work, const Kept& kept, const Blob& gradient,
                              uint64_t* incoming);
@@ -96,6 +105,7 @@ class SimExecutor : public StageExecutor {
 
   std::vector<float> state_;  // empty: none loaded
   uint64_t parameters_digest_ = 0;
+  std::optional<Parameters> older_;  // before the newest update
   Hash128 state_hash_;
   uint32_t loads_ = 0;
   std::map<WorkId, Kept> kept_;

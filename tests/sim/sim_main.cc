@@ -71,6 +71,7 @@ std::string CommandFor(uint64_t seed, const Arguments& arguments) {
   if (world.liveness) absl::StrAppend(&command, " --liveness");
   if (world.lossy) absl::StrAppend(&command, " --lossy");
   if (world.tied) absl::StrAppend(&command, " --tied ", *world.tied ? "true" : "false");
+  if (world.delayed) absl::StrAppend(&command, *world.delayed ? " --delayed" : " --undelayed");
   if (world.stages) absl::StrAppend(&command, " --stages ", *world.stages);
   if (world.replicas) absl::StrAppend(&command, " --replicas ", *world.replicas);
   if (world.microbatches) absl::StrAppend(&command, " --microbatches ", *world.microbatches);
@@ -149,6 +150,11 @@ void AddOptions(CLI::App* app, Arguments* arguments) {
   app->add_option("--tied", world.tied,
                   "true or false, instead of what is drawn: the first and the last stage share a "
                   "parameter");
+  auto* delayed = app->add_flag_callback(
+      "--delayed", [&world] { world.delayed = true; }, "With delayed commit, instead of as drawn");
+  app->add_flag_callback(
+         "--undelayed", [&world] { world.delayed = false; }, "Without")
+      ->excludes(delayed);
   app->add_option("--faults", arguments->faults,
                   "Kinds to draw from: all, none, or names; \"all,-clog\" leaves one out")
       ->capture_default_str();

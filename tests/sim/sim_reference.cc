@@ -25,27 +25,39 @@ SimReference::SimReference(std::vector<SimStage> stages, const std::vector<Blob>
     const auto values = state.As<float>();
     states_.emplace_back(values.begin(), values.end());
   }
+  older_ = ParametersNow();
 }
 
-std::vector<uint64_t> SimReference::ForwardAll(const MicrobatchId& id,
-                                               const SimMicrobatch& microbatch) const {
-  std::vector<uint64_t> digests;
+SimReference::Digests SimReference::ParametersNow() const {
+  Digests digests;
+  for (size_t s = 0; s < stages_.size(); ++s) {
+    digests.push_back(DigestOfParameters(states_[s].data(), stages_[s].layout));
+  }
+  return digests;
+}
+
+SimReference::Digests SimReference::ForwardAll(const MicrobatchId& id,
+                                               const SimMicrobatch& microbatch,
+                                               const Digests& parameters) const {
+  Digests digests;
   uint64_t input = DigestOf(microbatch.tokens, microbatch.first_sequence);
   for (size_t s = 0; s < stages_.size(); ++s) {
-    const uint64_t parameters = DigestOfParameters(states_[s].data(), stages_[s].layout);
-    input = ForwardDigest(stages_[s].stage, id, parameters, input);
+    input = ForwardDigest(stages_[s].stage, id, parameters[s], input);
     digests.push_back(input);
   }
   return digests;
 }
 
-SimStepResult SimReference::Advance(Step step, const std::vector<SimMicrobatch>& microbatches) {
+SimStepResult SimReference::Advance(Step step, const std::vector<SimMicrobatch>& microbatches,
+                                    bool older) {
   SimStepResult result;
+  const Digests newest = ParametersNow();
+  const Digests& parameters = older ? older_ : newest;
   std::vector<std::vector<float>> sums;
   for (const SimStage& stage : stages_) sums.emplace_back(stage.layout.size, 0.0f);
   for (size_t i = 0; i < microbatches.size(); ++i) {
     const MicrobatchId id{step, WorkKind::kTrain, static_cast<uint32_t>(i)};
-    const std::vector<uint64_t> digests = ForwardAll(id, microbatches[i]);
+    const Digests digests = ForwardAll(id, microbatches[i], parameters);
     uint64_t incoming = LossDigest(digests.back(), DigestOf(microbatches[i].targets, 0));
     const int64_t tokens = microbatches[i].targets.element_count();
     result.tokens += tokens;
@@ -67,6 +79,7 @@ SimStepResult SimReference::Advance(Step step, const std::vector<SimMicrobatch>&
     }
     UpdateState(stages_[s].layout, 0, sums[s].data(), states_[s].data());
   }
+  older_ = newest;
   return result;
 }
 
@@ -96,7 +109,7 @@ SimStepResult SimReference::Evaluate(Step step,
   SimStepResult result;
   for (size_t i = 0; i < microbatches.size(); ++i) {
     const MicrobatchId id{step, WorkKind::kEvaluate, static_cast<uint32_t>(i)};
-    const std::vector<uint64_t> digests = ForwardAll(id, microbatches[i]);
+    const Digests digests = ForwardAll(id, microbatches[i], ParametersNow());
     const int64_t tokens = microbatches[i].targets.element_count();
     result.tokens += tokens;
     result.loss_sum +=

@@ -31,8 +31,12 @@ class SimReference {
   // One state (f32 [kStatePlanes * size]) per stage, from stage 0 on.
   SimReference(std::vector<SimStage> stages, const std::vector<Blob>& states);
 
-  // Does step `step`; the place of a microbatch is its index.
-  SimStepResult Advance(Step step, const std::vector<SimMicrobatch>& microbatches);
+  // Does step `step`; the place of a microbatch is its index. `older`: its gradients are of the
+  // parameters before the newest update (delayed commit).
+  SimStepResult Advance(Step step, const std::vector<SimMicrobatch>& microbatches,
+                        bool older = false);
+  // It begins here: the next step is on the newest parameters.
+  void ForgetOlder() { older_ = ParametersNow(); }
   // Loss only; leaves nothing behind.
   SimStepResult Evaluate(Step step, const std::vector<SimMicrobatch>& microbatches) const;
 
@@ -40,8 +44,11 @@ class SimReference {
   std::vector<float> parameters(size_t stage) const;
 
  private:
-  // The digests of one microbatch's forward at every stage.
-  std::vector<uint64_t> ForwardAll(const MicrobatchId& id, const SimMicrobatch& microbatch) const;
+  using Digests = std::vector<uint64_t>;  // by stage
+  // Of a microbatch's forward at every stage, with parameters of these digests.
+  Digests ForwardAll(const MicrobatchId& id, const SimMicrobatch& microbatch,
+                     const Digests& parameters) const;
+  Digests ParametersNow() const;
 
   std::vector<GroupRange> RangesOf(size_t stage) const;
   // What a stage has summed of a tie becomes what all of its stages have.
@@ -50,6 +57,7 @@ class SimReference {
   std::vector<SimStage> stages_;
   std::vector<ParameterGroup> groups_;
   std::vector<std::vector<float>> states_;
+  Digests older_;  // of the parameters before the newest update
 };
 
 }  // namespace starling::sim

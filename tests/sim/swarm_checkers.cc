@@ -21,7 +21,7 @@ SwarmCheckers::SwarmCheckers(World* world, std::vector<SimStage> stages, const D
     layouts.push_back(stage.layout);
   }
   groups_ = ParameterGroups(layouts);
-  reference_ = std::make_unique<SimReference>(stages_, states);
+  references_.emplace(std::make_pair(Era{0}, Version{0}), SimReference(stages_, states));
 }
 
 void SwarmCheckers::OnAdmitted(const std::string& incarnation, NodeId node, uint32_t life) {
@@ -39,10 +39,29 @@ void SwarmCheckers::OnEvent(const Event& event) {
     // The picker repairs it, at a cost; the rules of the baton say that it never has to.
     Violation(absl::StrCat("I1: ", ToString(event)));
   }
+  if (event.name == "era_began") OnEra(event);
   if (event.name != "checkpoint_saved") return;
   for (const auto& [key, value] : event.fields) {
     if (key == "path") CheckCheckpoint(std::get<std::string>(value));
   }
+}
+
+void SwarmCheckers::OnEra(const Event& event) {
+  Era era{0};
+  std::string path;
+  for (const auto& [key, value] : event.fields) {
+    if (key == "era") era = Era{static_cast<uint32_t>(std::get<int64_t>(value))};
+    if (key == "checkpoint") path = std::get<std::string>(value);
+  }
+  if (disk_ == nullptr) return;
+  const CheckpointInfo base = FindCheckpoint(*disk_->AsAfterPowerCut(), path);
+  const auto known = references_.find({base.era, base.version});
+  if (base.path.empty() || known == references_.end()) {
+    return Violation(
+        absl::StrCat("I7: an era begins with ", path, ", of a version nobody decided"));
+  }
+  const auto [first, made] = references_.insert_or_assign({era, base.version}, known->second);
+  first->second.ForgetOlder();
 }
 
 uint64_t SwarmCheckers::count(const std::string& event) const {
@@ -61,6 +80,19 @@ void SwarmCheckers::OnStep(const StepReport& report) {
 void SwarmCheckers::OnEvaluation(Version version, double loss) {
   world_->trace().Line("trainer",
                        Event("evaluation").With("step", Value(version)).With("loss", loss));
+  evaluated_.push_back(version);
+  const auto machine = references_.find({std::get<Era>(newest_), version});
+  if (machine == references_.end())
+    return Violation("I1: a version that nobody decided is evaluated");
+  std::vector<SimMicrobatch> microbatches;
+  for (uint32_t i = 0; i < feed_->evaluate_microbatches(); ++i) {
+    MicrobatchData data = feed_->Evaluate(i);
+    microbatches.push_back({data.tokens, data.targets, data.first_sequence});
+  }
+  const SimStepResult result = machine->second.Evaluate(Step{Value(version) + 1}, microbatches);
+  if (loss != result.loss_sum / static_cast<double>(result.tokens)) {
+    Violation(absl::StrCat("I1: version ", Value(version), " is evaluated to ", loss));
+  }
 }
 
 void SwarmCheckers::OnFinished(const absl::Status& status, const std::string& summary) {
@@ -71,19 +103,30 @@ void SwarmCheckers::OnFinished(const absl::Status& status, const std::string& su
   if (!ended_well()) Violation(absl::StrCat("the run failed: ", status.ToString()));
 }
 
-const SwarmCheckers::Expected& SwarmCheckers::At(Step step) {
-  while (expected_.size() < Value(step)) {
-    const Step next{expected_.size() + 1};
-    std::vector<SimMicrobatch> microbatches;
-    for (uint32_t i = 0; i < feed_->train_microbatches(); ++i) {
-      MicrobatchData data = feed_->Train(next, i);
-      microbatches.push_back({data.tokens, data.targets, data.first_sequence});
-    }
-    const SimStepResult result = reference_->Advance(next, microbatches);
-    expected_.push_back(
-        {result.loss_sum / static_cast<double>(result.tokens), result.tokens, result.square_norms});
+std::optional<SwarmCheckers::Expected> SwarmCheckers::Advance(const Decision& decision) {
+  const Version before = VersionBefore(decision.step);
+  const auto known = references_.find({decision.era, before});
+  if (known == references_.end()) {
+    Violation(absl::StrCat("I3: step ", Value(decision.step), " of era ", Value(decision.era),
+                           " is decided, the step before it was not"));
+    return std::nullopt;
   }
-  return expected_[Value(step) - 1];
+  const bool older = Next(decision.computed_on) == before;
+  const bool held = references_.count({decision.era, decision.computed_on}) > 0;
+  if (decision.computed_on != before && !(older && delayed_ && held)) {
+    Violation(absl::StrCat("I1: step ", Value(decision.step), " is said to be computed on version ",
+                           Value(decision.computed_on)));
+  }
+  std::vector<SimMicrobatch> microbatches;
+  for (uint32_t i = 0; i < feed_->train_microbatches(); ++i) {
+    MicrobatchData data = feed_->Train(decision.step, i);
+    microbatches.push_back({data.tokens, data.targets, data.first_sequence});
+  }
+  SimReference machine = known->second;
+  const SimStepResult result = machine.Advance(decision.step, microbatches, older);
+  references_.insert_or_assign({decision.era, VersionAfter(decision.step)}, std::move(machine));
+  return Expected{result.loss_sum / static_cast<double>(result.tokens), result.tokens,
+                  result.square_norms};
 }
 
 void SwarmCheckers::OnDecision(const Decision& decision) {
@@ -129,10 +172,11 @@ void SwarmCheckers::CheckMembership(const Decision& decision) {
 }
 
 void SwarmCheckers::CheckNumbers(const Decision& decision) {
-  const Expected& expected = At(decision.step);
-  if (decision.loss != expected.loss || decision.tokens != expected.tokens) {
+  const std::optional<Expected> expected = Advance(decision);
+  if (!expected) return;
+  if (decision.loss != expected->loss || decision.tokens != expected->tokens) {
     Violation(absl::StrCat("I1: step ", Value(decision.step), " has loss ", decision.loss,
-                           ", one machine ", expected.loss));
+                           ", one machine ", expected->loss));
   }
   if (decision.groups.size() != groups_.size()) {
     Violation(absl::StrCat("I1: step ", Value(decision.step), " sums ", decision.groups.size(),
@@ -141,7 +185,7 @@ void SwarmCheckers::CheckNumbers(const Decision& decision) {
   for (const GroupOutcome& outcome : decision.groups) {
     const ParameterGroup* const group = GroupOf(outcome);
     if (group == nullptr) continue;
-    const double square_norm = expected.square_norms[outcome.round.group];
+    const double square_norm = expected->square_norms[outcome.round.group];
     if (outcome.square_norm != square_norm) {
       Violation(absl::StrCat("I1: step ", Value(decision.step), " ", starling::ToString(*group),
                              " has square norm ", outcome.square_norm, ", one machine ",
@@ -190,8 +234,12 @@ void SwarmCheckers::CheckAdditions(const Decision& decision, const GroupOutcome&
       const bool named =
           std::any_of(member.segments.begin(), member.segments.end(),
                       [&](const SegmentRef& ref) { return ref.id == addition.segment; });
-      if (addition.replica.node == node && addition.replica.life == life && named) {
-        times[addition.index] += addition.times;
+      if (addition.replica.node != node || addition.replica.life != life || !named) continue;
+      times[addition.index] += addition.times;
+      if (addition.updates != Value(decision.computed_on)) {
+        Violation(absl::StrCat("I1: step ", Value(decision.step), " stage ", Value(stage),
+                               " counts microbatch ", addition.index, " on version ",
+                               addition.updates, ", not ", Value(decision.computed_on)));
       }
     }
   }
@@ -264,15 +312,16 @@ void SwarmCheckers::NoteSums(const Decision& decision) {
 
 void SwarmCheckers::CheckState(const StateSeen& seen) {
   const auto key = std::make_pair(Value(seen.replica.stage), seen.updates);
+  tensors_.emplace(std::make_pair(seen.replica.stage, seen.hash), seen.tensors);
   const auto [entry, first] = hashes_.emplace(key, seen.tensors);
-  if (!first && entry->second != seen.tensors) {
+  if (!first && entry->second != seen.tensors && !delayed_) {
     Violation(absl::StrCat("I2: stage ", key.first, " after ", key.second, " updates is ",
                            ToHex(seen.tensors), " at ", sim::ToString(seen.replica), ", was ",
                            ToHex(entry->second)));
   }
   if (groups_.size() > stages_.size() && Concerns(groups_.back(), seen.replica.stage)) {
     const auto [tied, first_tied] = tied_hashes_.emplace(seen.updates, seen.tied);
-    if (!first_tied && tied->second != seen.tied) {
+    if (!first_tied && tied->second != seen.tied && !delayed_) {
       Violation(absl::StrCat("I2: what ", starling::ToString(groups_.back()), " share after ",
                              seen.updates, " updates is ", ToHex(seen.tied), " at ",
                              sim::ToString(seen.replica), ", was ", ToHex(tied->second)));
@@ -371,14 +420,25 @@ void SwarmCheckers::CheckTrainer(const Trainer& trainer) {
   trainer_before_ = now;
 }
 
+std::optional<Hash128> SwarmCheckers::TensorsOf(StageId stage, Era era, Version version) const {
+  const auto name = names_.find({stage, era, version});
+  if (name == names_.end()) return std::nullopt;
+  const auto tensors = tensors_.find({stage, name->second});
+  return tensors == tensors_.end() ? std::nullopt : std::optional<Hash128>(tensors->second);
+}
+
+CheckpointInfo SwarmCheckers::FindCheckpoint(SimDisk& disk, const std::string& path) {
+  const auto list = CheckpointStore(path.substr(0, path.rfind('/'))).List(disk);
+  for (size_t i = 0; list.ok() && i < list->size(); ++i) {
+    if ((*list)[i].path == path) return (*list)[i];
+  }
+  return {};
+}
+
 void SwarmCheckers::CheckCheckpoint(const std::string& path) {
   if (disk_ == nullptr) return;
   const std::unique_ptr<SimDisk> left = disk_->AsAfterPowerCut();
-  const auto list = CheckpointStore(path.substr(0, path.rfind('/'))).List(*left);
-  CheckpointInfo info;
-  for (size_t i = 0; list.ok() && i < list->size(); ++i) {
-    if ((*list)[i].path == path) info = (*list)[i];
-  }
+  const CheckpointInfo info = FindCheckpoint(*left, path);
   if (info.path.empty()) return Violation(absl::StrCat("I7: a power cut would lose ", path));
   const auto manifest = LoadManifest(*left, info);
   if (!manifest.ok()) {
@@ -395,7 +455,10 @@ void SwarmCheckers::CheckCheckpoint(const std::string& path) {
     const Hash128 hash = HashOfTensors(state->As<float>().data(), stage.layout);
     const uint32_t updates = static_cast<uint32_t>(manifest->meta.updates);
     const auto known = hashes_.find({Value(stage.stage), updates});
-    if (known != hashes_.end() && known->second != hash) {
+    std::optional<Hash128> right;
+    if (known != hashes_.end()) right = known->second;
+    if (delayed_) right = TensorsOf(stage.stage, manifest->meta.era, manifest->meta.version);
+    if (right && *right != hash) {
       Violation(absl::StrCat("I7: ", path, " does not hold the bits of its version"));
     }
   }

@@ -1,11 +1,12 @@
 // SwarmCheckers: the invariants of docs/architecture.md, checked at every decision, state and event
 // of a virtual run. What breaks one becomes a violation in the trace.
 //
-//   I1 every decided step has exactly the loss and gradient norms of one machine (SimReference),
-//      every lane is right, and what the journal saw added to the segments it names covers each
-//      microbatch once, at every stage of a parameter group; what a replica applies is bit for bit
-//      the sum, in the plan's order, of what the journal saw added, and only after the decision was
-//      taken
+//   I1 every gradient in a decision was computed on the version that its record names: the one
+//      before the step, or with delayed commit one earlier; every decided step has exactly the
+//      loss and gradient norms of one machine (SimReference), every lane is right, and what the
+//      journal saw added to the segments it names covers each microbatch once, at every stage of a
+//      parameter group; what a replica applies is bit for bit the sum, in the plan's order, of what
+//      the journal saw added, and only after the decision was taken
 //   I2 one (stage, updates) has one hash of its tensors, on whatever replica, in whatever era, what
 //      stages share is the same at all of them, and one (stage, era, version) one hash of
 //      everything
@@ -16,6 +17,7 @@
 //   I5 every buffer that a peer or the trainer names is within its bound
 //   I7 a checkpoint that was said to be saved loads, with the bits of its version, from what would
 //      be left after a power cut
+// Evaluations have one machine's loss, too.
 // I6, progress, is the test's: RunToEnd must come back with true, or SwarmWorld::RunLiveness.
 //
 // Checks read; nothing they do changes the run.
@@ -30,6 +32,7 @@
 #include <tuple>
 #include <vector>
 
+#include "checkpoint/checkpoint_store.h"
 #include "runtime/base/parameter_groups.h"
 #include "runtime/data/data_feed.h"
 #include "runtime/peer/peer.h"
@@ -69,6 +72,9 @@ class SwarmCheckers : public TrainerObserver {
   bool ended_well() const { return finished_ && (status_.ok() || DiskFull()); }
   // How rounds of more than one member travel.
   void SetRoundCoding(const Coding& coding) { round_coding_ = coding; }
+  // Delayed commit: a step that is decided again in another era may have been computed on another
+  // version, so that versions are compared within an era only.
+  void AllowDelayed() { delayed_ = true; }
   // Where checkpoints are. Not looked at if null.
   void SetDisk(const SimDisk* disk) { disk_ = disk; }
 
@@ -76,6 +82,8 @@ class SwarmCheckers : public TrainerObserver {
   const absl::Status& status() const { return status_; }
   const std::vector<StepReport>& steps() const { return steps_; }
   uint64_t count(const std::string& event) const;
+  // In the order they were evaluated.
+  const std::vector<Version>& evaluated() const { return evaluated_; }
 
  private:
   struct Expected {
@@ -83,7 +91,14 @@ class SwarmCheckers : public TrainerObserver {
     int64_t tokens = 0;
     std::vector<double> square_norms;  // by group
   };
-  const Expected& At(Step step);
+  // What one machine gets in this step. None: it has not come to the version before.
+  std::optional<Expected> Advance(const Decision& decision);
+  // One machine begins again with what the era's checkpoint holds.
+  void OnEra(const Event& event);
+  // The hash of the tensors of a state that replicas name so.
+  std::optional<Hash128> TensorsOf(StageId stage, Era era, Version version) const;
+  // Its path is empty if it is not there.
+  static CheckpointInfo FindCheckpoint(SimDisk& disk, const std::string& path);
   void CheckMembership(const Decision& decision);
   void CheckNumbers(const Decision& decision);
   void CheckAdditions(const Decision& decision);
@@ -104,8 +119,8 @@ class SwarmCheckers : public TrainerObserver {
   const std::vector<SimStage> stages_;
   std::vector<ParameterGroup> groups_;
   const DataFeed* const feed_;
-  std::unique_ptr<SimReference> reference_;
-  std::vector<Expected> expected_;  // by step - 1
+  // One machine, as it was after each version of each era.
+  std::map<std::pair<Era, Version>, SimReference> references_;
 
   std::map<std::string, std::pair<NodeId, uint32_t>> admitted_;
   std::set<Incarnation> joined_;
@@ -113,6 +128,8 @@ class SwarmCheckers : public TrainerObserver {
   std::tuple<uint64_t, Epoch, Era, Step> newest_{0, Epoch{0}, Era{0}, Step{0}};
   std::map<std::pair<uint32_t, uint32_t>, Hash128> hashes_;  // of tensors, by (stage, updates)
   std::map<uint32_t, Hash128> tied_hashes_;                  // of what stages share, by updates
+  std::map<std::pair<StageId, Hash128>, Hash128> tensors_;   // by the hash of everything
+  bool delayed_ = false;
   // What a decision makes of a (stage, step): the hash of the summed gradient, one per era.
   std::map<std::pair<uint32_t, Step>, std::set<Hash128>> sums_;
   // As replicas name their states: by (stage, era, version).
@@ -131,6 +148,7 @@ class SwarmCheckers : public TrainerObserver {
   size_t states_checked_ = 0;
   std::map<std::string, uint64_t> events_;
   std::vector<StepReport> steps_;
+  std::vector<Version> evaluated_;
   bool finished_ = false;
   bool disk_full_ = false;
   absl::Status status_;

@@ -80,6 +80,7 @@ RunConfig ConfigOf(const SwarmOptions& options) {
   config.swarm.rebalance = options.rebalance;
   config.local.replicas = {options.replicas};
   config.checkpoint.every = options.checkpoint_every;
+  config.train.delayed_commit = options.delayed;
   if (options.shared_store) config.checkpoint.store = StoreKind::kShared;
   if (options.lossy) {
     config.codec.forward = config.codec.backward = Encoding::kInt8;
@@ -154,6 +155,7 @@ SwarmOptions SwarmOptions::Drawn(uint64_t seed, const FaultSet& allowed) {
   }
   Rng ties(MixAll(seed, 0x74696564ULL));
   options.tied = ties.Chance(0.25);
+  options.delayed = Rng(MixAll(seed, 0x64656c6179ULL)).Chance(0.25);
   return options;
 }
 
@@ -170,6 +172,7 @@ std::string SwarmOptions::ToString() const {
   if (tied) absl::StrAppend(&text, ", tied");
   if (liveness) absl::StrAppend(&text, ", then only a core left");
   if (lossy) absl::StrAppend(&text, ", lossy codecs");
+  if (delayed) absl::StrAppend(&text, ", delayed commit");
   return text;
 }
 
@@ -333,6 +336,7 @@ SwarmWorld::SwarmWorld(SwarmOptions options)
   round.scale_exponent = MeanExponent(config_.train.global_batch * config_.model.context);
   checkers_.SetRoundCoding(round);
   checkers_.SetDisk(&world_.disk(trainer_));
+  if (options_.delayed) checkers_.AllowDelayed();
   for (uint32_t s = 0; s < options_.stages; ++s) {
     for (uint32_t r = 0; r < options_.replicas; ++r) AddPeer(s);
   }

@@ -62,6 +62,7 @@ struct SwarmOptions {
   bool lossy = false;
   // The first and the last stage share a parameter, where there are two stages or more.
   bool tied = false;
+  bool delayed = false;  // train.delayed_commit
   // A planted mistake: a restarted trainer does not know of the newest decision.
   bool forget_newest_decision = false;
 

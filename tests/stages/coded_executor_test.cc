@@ -153,16 +153,16 @@ TEST_F(StageServerTest, KeyOfTheRoundingNamesTheMicrobatchAndNotTheAttempt) {
 
 TEST_F(StageServerTest, BytesOfBoundariesSentAreCountedByStep) {
   Complete(Microbatch(Work(0)));
-  EXPECT_EQ(server_->bytes_forward(), 4u);
-  EXPECT_EQ(server_->bytes_backward(), 4u);
+  EXPECT_EQ(server_->sent(Step{1}).forward, 4u);
+  EXPECT_EQ(server_->sent(Step{1}).backward, 4u);
   Complete(Microbatch(Work(1)));
-  EXPECT_EQ(server_->bytes_forward(), 8u);
+  EXPECT_EQ(server_->sent(Step{1}).forward, 8u);
   Take(Evaluation(5));
   compute_.FinishAll();
-  EXPECT_EQ(server_->bytes_forward(), 8u) << "evaluations do not count";
+  EXPECT_EQ(server_->sent(Step{1}).forward, 8u) << "evaluations do not count";
   server_->OnVersion(Version{1});
-  EXPECT_EQ(server_->bytes_forward(), 0u);
-  EXPECT_EQ(server_->bytes_backward(), 0u);
+  EXPECT_EQ(server_->sent(Step{1}).forward, 0u);
+  EXPECT_EQ(server_->sent(Step{1}).backward, 0u);
 }
 
 }  // namespace

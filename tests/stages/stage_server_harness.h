@@ -191,6 +191,7 @@ class StageServerTest : public testing::Test {
     options.forward = {Encoding::kInt8, Rounding::kStochastic};
     options.backward = {Encoding::kF16, Rounding::kNearest};
     options.seed = 3;
+    options.keeps_older = keeps_older_;
     server_ = std::make_unique<StageServer>(options, &compute_, &links_);
     server_->Reset(Version{0});
   }
@@ -228,6 +229,7 @@ class StageServerTest : public testing::Test {
     return server_->OnFence(fence);
   }
 
+  bool keeps_older_ = false;  // with delayed commit
   FakeCompute compute_;
   FakeLinks links_;
   std::unique_ptr<StageServer> server_;

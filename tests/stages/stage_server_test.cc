@@ -94,6 +94,75 @@ TEST_F(StageServerTest, StaleWorkIsRefused) {
   EXPECT_EQ(server_->load().queued, 0u);
 }
 
+// Delayed commit: a microbatch of `step` on the version two before it.
+Forward Delayed(WorkId work) {
+  Forward forward = Microbatch(work);
+  forward.version = Version{Value(work.id.step) - 2};
+  return forward;
+}
+
+TEST_F(StageServerTest, WorkOfTheStepBeforeTheUpdateGoesOnOnTheOlderParameters) {
+  keeps_older_ = true;
+  Serve(1);
+  Complete(Microbatch(Work(0)));
+  EXPECT_EQ(Take(Delayed(Work(0, 2))), absl::StatusCode::kOk);
+  EXPECT_FALSE(compute_.forwards[1].older) << "nothing is newer than version 0 yet";
+  compute_.FinishAll();
+  links_.sent.back().accepted(absl::StatusCode::kOk);
+  server_->OnVersion(Version{1});
+  EXPECT_EQ(compute_.freed, Step{1});
+  EXPECT_EQ(Take(Delayed(Work(1, 2))), absl::StatusCode::kOk);
+  EXPECT_TRUE(compute_.forwards[2].older);
+  EXPECT_EQ(Take(Delayed(Work(0, 3))), absl::StatusCode::kOk) << "of the step ahead";
+  GiveBack(Work(0, 2));
+  compute_.FinishAll();
+  EXPECT_FALSE(compute_.forwards[3].older);
+  EXPECT_EQ(compute_.backwards[1].work, Work(0, 2)) << "what was begun before is not lost";
+}
+
+TEST_F(StageServerTest, AfterASkipTheOlderParametersAreTheNewestOnes) {
+  keeps_older_ = true;
+  Serve(1);
+  server_->OnVersion(Version{1}, /*updated=*/false);
+  EXPECT_EQ(Take(Delayed(Work(0, 2))), absl::StatusCode::kOk);
+  EXPECT_FALSE(compute_.forwards[0].older);
+}
+
+TEST_F(StageServerTest, WhoHasJustLoadedHasNoOlderParameters) {
+  keeps_older_ = true;
+  Serve(1);
+  server_->Reset(Version{1});
+  EXPECT_EQ(Take(Delayed(Work(0, 2))), absl::StatusCode::kAborted);
+  EXPECT_EQ(Take(Microbatch(Work(0, 2))), absl::StatusCode::kOk);
+}
+
+TEST_F(StageServerTest, SegmentsAndFencesOfTwoOpenStepsAreApart) {
+  keeps_older_ = true;
+  Serve(1);
+  server_->OnVersion(Version{1});
+  Forward contested = Delayed(Work(0, 3));
+  contested.contested = true;
+  Complete(contested);
+  Complete(Delayed(Work(0, 2)));
+  Fence fence;
+  fence.step = Step{3};
+  fence.number = 9;
+  EXPECT_THAT(server_->OnFence(fence).held, SizeIs(1)) << "of that step alone";
+  EXPECT_EQ(SendAgain(Again(Work(0, 2)), 1), absl::StatusCode::kOk)
+      << "fences of one step do not make orders of another stale";
+  server_->OnSeal(Step{2}, [](absl::StatusOr<std::vector<SegmentSummary>>) {});
+  server_->OnVersion(Version{2});
+  std::vector<SegmentSummary> sealed;
+  server_->OnSeal(Step{3}, [&](absl::StatusOr<std::vector<SegmentSummary>> segments) {
+    for (const SegmentSummary& segment : *segments) {
+      if (segment.id == compute_.backwards[0].segment) sealed.push_back(segment);
+    }
+  });
+  compute_.FinishAll();
+  ASSERT_FALSE(sealed.empty());
+  EXPECT_TRUE(sealed[0].contested) << "the update between does not make it a main segment";
+}
+
 TEST_F(StageServerTest, SlotBoundAnswersBusyAndDoneWorkFreesTheSlot) {
   Serve(1, 2);
   Pass(Microbatch(Work(0)));

@@ -307,6 +307,69 @@ UpdateScalars SomeScalars() {
   return scalars;
 }
 
+// Delayed commit: what was begun before an update, or is said to be older, is computed as if there
+// had been none; the rest as without any older parameters.
+TEST_F(TorchExecutorTest, OlderParametersGiveTheBitsFromBeforeTheUpdate) {
+  auto two = MakeExecutor(config_, LayerRange{0, config_.layers}, 0, 1, 0, Precision::kFp32,
+                          /*keep_older=*/true);
+  const Blob gradient =
+      Blob::OfFloats(std::vector<float>(static_cast<size_t>(whole_->size()), 0.25f));
+  for (uint32_t update = 0; update < 3; ++update) {
+    const Step step{update + 1};
+    const Step next{update + 2};
+    const Blob tokens = DrawTokens(update, 2, config_), targets = DrawTokens(9, 2, config_);
+    const auto pass = [&](TorchExecutor& executor, const WorkId& work, bool older) {
+      ForwardInput input = Input(work, tokens, targets);
+      input.older = older;
+      const auto output = executor.Forward(input);
+      STARLING_CHECK_MSG(output.ok(), std::string(output.status().message()));
+      return output->loss_sum;
+    };
+    const double before = pass(*whole_, TrainWork(0, step), false);
+    ASSERT_TRUE(whole_->Backward(Into(TrainWork(0, step))).ok());
+    whole_->Seal(step);
+    const std::vector<float> sum = Values(whole_->Read(step, {kMainSegment})->gradient);
+
+    pass(*two, TrainWork(0, step), false);
+    const auto expected = whole_->Apply(SomeScalars(), {gradient});
+    const auto updated = two->Apply(SomeScalars(), {gradient});
+    ASSERT_TRUE(expected.ok() && updated.ok());
+    EXPECT_EQ(*updated, *expected);
+    EXPECT_EQ(Values(*two->Snapshot()), Values(*whole_->Snapshot()));
+    ASSERT_TRUE(two->Backward(Into(TrainWork(0, step))).ok())
+        << "its forward was before the update";
+    EXPECT_EQ(pass(*two, TrainWork(0, next), false), pass(*whole_, TrainWork(0, next), false));
+    EXPECT_EQ(pass(*two, TrainWork(1, step), true), before) << "a replay";
+    ASSERT_TRUE(two->Backward(Into(TrainWork(1, step), SegmentId{1})).ok());
+    two->Seal(step);
+    EXPECT_EQ(Values(two->Read(step, {kMainSegment})->gradient), sum);
+    EXPECT_EQ(Values(two->Read(step, {SegmentId{1}})->gradient), sum);
+    for (TorchExecutor* executor : {whole_.get(), two.get()}) executor->FreeThrough(next);
+  }
+}
+
+TEST_F(TorchExecutorTest, OlderParametersThatAreNotKeptAreRefused) {
+  auto two = MakeExecutor(config_, LayerRange{0, config_.layers}, 0, 1, 0, Precision::kFp32,
+                          /*keep_older=*/true);
+  ForwardInput input = Input(TrainWork(0), DrawTokens(1, 2, config_), DrawTokens(2, 2, config_));
+  const Blob gradient =
+      Blob::OfFloats(std::vector<float>(static_cast<size_t>(whole_->size()), 0.25f));
+  ASSERT_TRUE(two->Forward(input).ok());
+  input.older = true;
+  EXPECT_EQ(two->Forward(input).status().code(), absl::StatusCode::kFailedPrecondition)
+      << "there was no update";
+  ASSERT_TRUE(two->Apply(SomeScalars(), {gradient}).ok());
+  ASSERT_TRUE(two->Apply(SomeScalars(), {gradient}).ok());
+  EXPECT_EQ(two->Backward(Into(TrainWork(0))).status().code(),
+            absl::StatusCode::kFailedPrecondition)
+      << "its parameters are gone";
+  EXPECT_TRUE(two->Forward(input).ok());
+  ASSERT_TRUE(two->Load(*two->Snapshot()).ok());
+  EXPECT_FALSE(two->Forward(input).ok()) << "it was loaded";
+  ASSERT_TRUE(whole_->Apply(SomeScalars(), {gradient}).ok());
+  EXPECT_FALSE(whole_->Forward(input).ok()) << "it keeps none";
+}
+
 TEST_F(TorchExecutorTest, ApplyGivesTheSameBitsUnderAnyThreadCountAndCut) {
   std::vector<float> values(static_cast<size_t>(whole_->size()));
   Rng rng(3);
@@ -439,6 +502,25 @@ TEST_F(SingleProcessTest, SameRunTwiceHasTheSameBits) {
   }
   EXPECT_THAT(std::vector<Hash128>(hashes.begin(), hashes.begin() + 3),
               ElementsAre(hashes[3], hashes[4], hashes[5]));
+}
+
+TEST_F(SingleProcessTest, DelayedCommitTakesEachGradientOneUpdateEarlier) {
+  RunConfig delayed = config_;
+  delayed.train.delayed_commit = true;
+  auto two = MakeExecutor(config_.model, LayerRange{0, config_.model.layers}, 0, 1, 0,
+                          Precision::kFp32, /*keep_older=*/true);
+  SingleProcess trainer(delayed, two.get(), [this](MicrobatchId id) { return Batch(id); });
+  std::vector<Blob> states = {*two->Snapshot()};
+  for (uint64_t step = 1; step <= 6; ++step) {
+    ASSERT_TRUE(executor_->Load(states[step < 2 ? 0 : step - 2]).ok());
+    const auto expected = Trainer().RunStep(Step{step});
+    const auto result = trainer.RunStep(Step{step});
+    ASSERT_TRUE(expected.ok() && result.ok());
+    EXPECT_EQ(result->loss, expected->loss) << "step " << step;
+    EXPECT_EQ(result->gradient_norm, expected->gradient_norm) << "step " << step;
+    EXPECT_EQ(result->state_hash == expected->state_hash, step == 1);
+    states.push_back(*two->Snapshot());
+  }
 }
 
 TEST_F(SingleProcessTest, NonFiniteLossSkipsTheStepOrStopsTheRunAsConfigured) {

@@ -117,7 +117,8 @@ inline WorkId TrainWork(uint32_t index, Step step = Step{1}) {
 inline std::unique_ptr<TorchExecutor> MakeExecutor(const ModelConfig& config, LayerRange layers,
                                                    uint32_t stage = 0, int threads = 1,
                                                    int64_t memory = 0,
-                                                   Precision precision = Precision::kFp32) {
+                                                   Precision precision = Precision::kFp32,
+                                                   bool keep_older = false) {
   TorchExecutor::Options options;
   options.model = config;
   options.layers = layers;
@@ -126,6 +127,7 @@ inline std::unique_ptr<TorchExecutor> MakeExecutor(const ModelConfig& config, La
   options.threads = threads;
   options.memory = memory;
   options.precision = precision;
+  options.keep_older = keep_older;
   auto executor = TorchExecutor::Create(options);
   STARLING_CHECK_MSG(executor.ok(), std::string(executor.status().message()));
   const auto loaded = (*executor)->Load(InitialState((*executor)->layout(), 5));

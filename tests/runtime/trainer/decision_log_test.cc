@@ -162,6 +162,7 @@ Decision FullRecord() {
   decision.epoch = Epoch{3};
   decision.era = Era{2};
   decision.step = Step{5};
+  decision.computed_on = Version{3};
   decision.skip = true;
   decision.loss = 0.1;
   decision.gradient_norm = 1.0 / 3;
@@ -186,12 +187,23 @@ TEST(DecisionJson, EveryFieldIsReadBackToTheBit) {
   const absl::StatusOr<Decision> read = ParseDecision(line);
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(ToJsonLine(*read), line);
+  EXPECT_EQ(read->computed_on, Version{3});
   EXPECT_EQ(read->scalars.grad_scale, decision.scalars.grad_scale);
   EXPECT_EQ(read->groups[0].round, decision.groups[0].round);
   EXPECT_EQ(read->groups[0].members[0].segments[0].list_hash, (Hash128{~uint64_t{0}, 2}));
   EXPECT_EQ(read->joins[0].peer, decision.joins[0].peer);
   EXPECT_EQ(read->joins[0].address, decision.joins[0].address);
   EXPECT_EQ(read->leaves[0], decision.leaves[0]);
+}
+
+TEST(DecisionJson, RecordThatDoesNotSayOtherwiseWasComputedOnTheVersionBefore) {
+  std::string line = ToJsonLine(FullRecord());
+  const std::string field = R"("computed_on":3,)";
+  ASSERT_NE(line.find(field), std::string::npos) << line;
+  line.erase(line.find(field), field.size());
+  const absl::StatusOr<Decision> read = ParseDecision(line);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->computed_on, Version{4});
 }
 
 TEST(DecisionJson, NumberThatIsNotFiniteIsReadAsNotANumber) {

@@ -91,6 +91,24 @@ TEST_F(DeparturesTest, LastReplicaOfAStageWaitsForAnother) {
   EXPECT_THAT(departures_.Due(), SizeIs(1)) << "nobody is upstream of stage 0";
 }
 
+// Delayed commit: a step that began before everyone knew may have work of it.
+TEST_F(DeparturesTest, WhoWasNotAvoidedWhenAStepBeganIsNotDueBeforeThatStepIsOver) {
+  departures_.Ask(Of(3), "tired", std::nullopt);
+  ShowView();
+  const Departures::Avoided before = departures_.AvoidedNow();
+  AcknowledgeViews();
+  const Departures::Avoided after = departures_.AvoidedNow();
+  EXPECT_THAT(departures_.Due(&before), IsEmpty());
+  swarm_.Remove(Of(2));  // it is the last one, and works again
+  ShowView();
+  Add(5, 1);
+  ShowView();
+  AcknowledgeViews();
+  EXPECT_THAT(departures_.Due(&after), IsEmpty()) << "it was given work meanwhile";
+  const Departures::Avoided again = departures_.AvoidedNow();
+  EXPECT_THAT(departures_.Due(&again), SizeIs(1));
+}
+
 TEST_F(DeparturesTest, OfAllThatAreToLeaveOneStays) {
   departures_.Ask(Of(2), "tired", std::nullopt);
   departures_.Ask(Of(3), "tired", std::nullopt);

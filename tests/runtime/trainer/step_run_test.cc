@@ -71,8 +71,8 @@ class StepRunTest : public testing::Test {
     swarm_.Add(replica);
   }
   void Wire() { wiring_.SetCandidates(swarm_.TakersOf(StageId{0})); }
-  void Start(uint32_t microbatches = 2, bool evaluate = false, uint32_t window = 8) {
-    StepRun::Options options;
+  void Start(uint32_t microbatches = 2, bool evaluate = false, uint32_t window = 8,
+             StepRun::Options options = {}) {
     options.step = kStep;
     options.microbatches = microbatches;
     options.evaluate = evaluate;
@@ -216,6 +216,54 @@ class StepRunTest : public testing::Test {
   std::optional<absl::StatusOr<StepOutcome>> outcome_;
   std::unique_ptr<StepRun> run_;
 };
+
+TEST_F(StepRunTest, AStepAheadSendsWhenThereIsRoomAndIsSealedWhenItIsPromoted) {
+  bool room = false;
+  StepRun::Options options;
+  options.computed_on = Version{2};
+  options.room = [&room] { return room; };
+  Start(2, false, 8, options);
+  EXPECT_THAT(Take<Forward>(), IsEmpty());
+  room = true;
+  run_->Poke();
+  const std::vector<Request> forwards = RunAll();
+  ASSERT_THAT(forwards, SizeIs(2));
+  EXPECT_EQ(ForwardOf(forwards[0]).version, Version{2});
+  EXPECT_EQ(run_->in_flight(), 0u);
+  env_.Advance(absl::Minutes(1));
+  EXPECT_THAT(Take<starling::Seal>(), IsEmpty());
+  run_->Promote(/*evaluate=*/true);
+  const std::vector<Request> evaluations = Take<Forward>();
+  ASSERT_THAT(evaluations, SizeIs(1));
+  EXPECT_EQ(ForwardOf(evaluations[0]).version, Version{3}) << "the one that was just decided";
+  Accept(evaluations[0]);
+  run_->OnNotice(kB, {ForwardOf(evaluations[0]).work, Progress::kEvaluated, 5.0, 2});
+  Seal(ListsOf(forwards));
+  for (const Request& reduce : Take<Reduce>()) Answer(reduce, Sum(reduce));
+  ASSERT_TRUE(outcome_ && outcome_->ok());
+  EXPECT_EQ((*outcome_)->computed_on, Version{2});
+  EXPECT_EQ((*outcome_)->evaluation_loss, 2.5);
+}
+
+TEST_F(StepRunTest, AStepAheadReplaysWhatADeadReplicaHadAndJudgesNobodySlow) {
+  StepRun::Options options;
+  options.room = [] { return true; };
+  Start(2, false, 8, options);
+  const std::vector<Request> forwards = Take<Forward>();
+  for (const Request& forward : forwards) Accept(forward);
+  env_.Advance(absl::Minutes(5));
+  EXPECT_THAT(Take<Fence>(), IsEmpty()) << "its work stands behind that of the step before";
+  swarm_.Remove(kA);
+  Wire();
+  run_->OnFenced({kA});
+  Promise({});
+  std::vector<Request> again = Take<Forward>();
+  ASSERT_FALSE(again.empty());
+  for (const Request& replay : again) {
+    EXPECT_EQ(replay.to, kA2);
+    EXPECT_TRUE(ForwardOf(replay).replay);
+  }
+}
 
 TEST_F(StepRunTest, UndisturbedStepEndsInASum) {
   Start();
