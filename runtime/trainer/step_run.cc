@@ -89,7 +89,7 @@ void StepRun::Poke() {
   MaybeSeal();
 }
 
-void StepRun::OnMemberAdded() {
+void StepRun::OnMembersChanged() {
   STARLING_CHECK(phase_ == Phase::kRunning || phase_ == Phase::kFencing);
   if (phase_ == Phase::kFencing) return SendFence();
   Poke();

@@ -107,9 +107,10 @@ class StepRun {
   void OnNotice(Incarnation from, const Notice& notice);
   // These were removed from the swarm. Everyone left is asked to promise.
   void OnFenced(const std::vector<Incarnation>& fenced);
-  // A replica was added. It must have been chosen while accepts_members(), and the step may not
-  // have been sealed since (MaySeal); a fence that came between is asked for again.
-  void OnMemberAdded();
+  // A replica was added, or left in order. One that is added must have been chosen while
+  // accepts_members(), and the step may not have been sealed since (MaySeal); one that leaves has
+  // no work of this step. A fence that came between is asked for again.
+  void OnMembersChanged();
   bool accepts_members() const { return phase_ == Phase::kRunning; }
   void Poke();
 

@@ -398,8 +398,8 @@ void Trainer::Admitted(std::vector<Replica> replicas, Version at, Era era) {
     last_decision_ = env_->Now();
     BeginStep();
   } else {
-    if (step_run_) step_run_->OnMemberAdded();
-    if (ahead_run_) ahead_run_->OnMemberAdded();
+    if (step_run_) step_run_->OnMembersChanged();
+    if (ahead_run_) ahead_run_->OnMembersChanged();
   }
   LoseThoseLostMeanwhile();
   OnAdmissionChanged();

@@ -200,6 +200,7 @@ void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
   }
   if (!Planted(Bug::kServeBeforeCaughtUp)) admission_.RestartLoads();
   Depart(decision, version_);
+  if (ahead_run_ && !decision.departures.empty()) ahead_run_->OnMembersChanged();
   SendApply(decision);
   Report(decision, outcome);
   if (CheckpointIsDue()) BeginSave();

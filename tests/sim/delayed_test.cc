@@ -34,7 +34,8 @@ std::vector<uint64_t> Staleness(SwarmWorld& swarm) {
   std::vector<uint64_t> staleness;
   const auto log = swarm.world().disk(swarm.trainer_node()).Read("run/decisions.jsonl");
   STARLING_CHECK(log.ok());
-  for (const std::string& line : absl::StrSplit(*log, '\n', absl::SkipEmpty())) {
+  const std::vector<std::string> lines = absl::StrSplit(*log, '\n', absl::SkipEmpty());
+  for (const std::string& line : lines) {
     const auto decision = ParseDecision(line);
     if (!decision.ok() || decision->step == Step{0}) continue;
     staleness.push_back(Value(decision->step) - 1 - Value(decision->computed_on));
@@ -65,7 +66,7 @@ void CrashForAWhile(SwarmWorld& swarm, NodeId node) {
 void CutOffForAWhile(SwarmWorld& swarm, NodeId node) {
   swarm.world().network().Partition(node, swarm.trainer_node());
   swarm.world().network().Partition(swarm.trainer_node(), node);
-  swarm.world().At(absl::Milliseconds(300), [&swarm] { swarm.world().network().HealAll(); });
+  swarm.world().At(absl::Seconds(6), [&swarm] { swarm.world().network().HealAll(); });
 }
 
 TEST(DelayedCommitTest, EveryStepButTheFirstIsOneVersionBehind) {
@@ -128,6 +129,24 @@ TEST(DelayedCommitTest, ReplicaLeavesAtEveryMomentAndNothingIsReplayed) {
     for (const StepReport& step : swarm.steps()) EXPECT_EQ(step.replayed + step.retries, 0u);
     EXPECT_THAT(Staleness(swarm), ElementsAre(0, 1, 1, 1, 1, 1, 1, 1, 1, 1));
     ASSERT_FALSE(testing::Test::HasFailure()) << at_ms << " ms\n" << swarm.Report();
+  }
+}
+
+// Who dies is fenced in both steps; who leaves meanwhile owes the step ahead no promise any more.
+TEST(DelayedCommitTest, DeathWhileAnotherLeavesIsRepairedInBothSteps) {
+  for (int at_ms = 0; at_ms < 3000; at_ms += 60) {
+    SwarmOptions options = Delayed(3, 10);
+    options.world.disk_delay = absl::Milliseconds(200);  // the record that names it takes a while
+    options.world.network.delay_min = options.world.network.delay_max = absl::Milliseconds(60);
+    SwarmWorld swarm(options);
+    RunTo(swarm, 2);
+    swarm.DrainPeer(swarm.peer_node(1, 1));
+    swarm.world().At(absl::Milliseconds(at_ms),
+                     [&] { CrashForAWhile(swarm, swarm.peer_node(2, 0)); });
+    ExpectGoodEnd(swarm, absl::StrCat(at_ms, " ms"));
+    EXPECT_EQ(swarm.checkers().count("peer_left"), 1u) << swarm.Report();
+    EXPECT_EQ(swarm.checkers().count("resumed"), 0u) << swarm.Report();
+    ASSERT_FALSE(testing::Test::HasFailure()) << at_ms << " ms";
   }
 }
 

@@ -102,7 +102,7 @@ TEST_F(ThreadedComputeTest, EveryOperationReachesTheExecutorInOrderAndIsAnswered
   EXPECT_EQ(compute_->size(), 48);
   const Blob input = Blob::OfFloats({5});
   compute_->Load(input, Answer<Hash128>([](const auto& hash) { EXPECT_EQ(hash->high, 1u); }));
-  compute_->Forward({Work(1), input, Blob(), 0, {}}, Answer<ForwardOutput>([&](const auto& result) {
+  compute_->Forward({Work(1), input, Blob(), 0, false, {}}, Answer<ForwardOutput>([&](const auto& result) {
                       EXPECT_EQ(result->output.data(), input.data());
                     }));
   compute_->Backward({Work(1), input, SegmentId{0}, true, {}},
@@ -127,7 +127,7 @@ TEST_F(ThreadedComputeTest, EveryOperationReachesTheExecutorInOrderAndIsAnswered
 }
 
 TEST_F(ThreadedComputeTest, FailureOfTheExecutorIsTheAnswer) {
-  compute_->Forward({Work(1), Blob(), Blob(), 0, {}},
+  compute_->Forward({Work(1), Blob(), Blob(), 0, false, {}},
                     Answer<ForwardOutput>([](const absl::StatusOr<ForwardOutput>& result) {
                       EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument);
                     }));

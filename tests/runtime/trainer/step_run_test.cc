@@ -265,6 +265,26 @@ TEST_F(StepRunTest, AStepAheadReplaysWhatADeadReplicaHadAndJudgesNobodySlow) {
   }
 }
 
+TEST_F(StepRunTest, WhoLeavesWhileAStepAheadIsFencedOwesItNoPromise) {
+  Join(kB2, 1);
+  StepRun::Options options;
+  options.room = [] { return true; };
+  Start(1, false, 8, options);
+  const std::vector<Request> forwards = Take<Forward>();
+  Accept(forwards[0]);
+  swarm_.Remove(kB);
+  run_->OnFenced({kB});
+  const Incarnation leaver = forwards[0].to == kA ? kA2 : kA;
+  Promise({}, {leaver});
+  swarm_.Remove(leaver);
+  run_->OnMembersChanged();
+  Works works;
+  works[forwards[0].to] = {Held(forwards[0], HeldState::kOpen, kB)};
+  Promise(works);
+  EXPECT_STREQ(run_->phase_name(), "running");
+  EXPECT_THAT(Take<Resend>(), SizeIs(1));
+}
+
 TEST_F(StepRunTest, UndisturbedStepEndsInASum) {
   Start();
   const std::vector<Request> forwards = RunAll();
