@@ -93,13 +93,11 @@ STARLING_AVX2_INLINE uint32_t Greatest(const float* values) {
 }
 
 // DrawPair for 8 places.
-STARLING_AVX2_INLINE __m256i Draw(const BlockDraw& draw, __m256i steps) {
-  __m256i x = _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(draw.start)), steps);
-  x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 16));
-  x = _mm256_mullo_epi32(x, _mm256_set1_epi32(static_cast<int>(kDrawFirst)));
-  x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 15));
-  x = _mm256_add_epi32(x, _mm256_set1_epi32(static_cast<int>(draw.middle)));
-  x = _mm256_mullo_epi32(x, _mm256_set1_epi32(static_cast<int>(kDrawSecond)));
+STARLING_AVX2_INLINE __m256i Draw(const BlockDraw& draw, const uint32_t* places) {
+  const __m256i start = _mm256_set1_epi32(static_cast<int>(draw.start));
+  const __m256i factor = _mm256_set1_epi32(static_cast<int>(draw.factor));
+  const __m256i place = _mm256_load_si256(reinterpret_cast<const __m256i*>(places));
+  const __m256i x = _mm256_mullo_epi32(_mm256_xor_si256(start, place), factor);
   return _mm256_xor_si256(x, _mm256_srli_epi32(x, 16));
 }
 
@@ -119,17 +117,14 @@ STARLING_AVX2_INLINE void Quantize(const float* values, float inverse, const uin
   } else {
     const BlockDraw draw = DrawOf(*key, block);
     const __m256 units = _mm256_set1_ps(inverse * kDrawUnits);
-    const __m256i lower = _mm256_set1_epi32(0x7fff);
-    const __m256i step = _mm256_set1_epi32(static_cast<int>(kDrawStep));
-    __m256i steps = _mm256_mullo_epi32(_mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0), step);
+    const __m256i lower = _mm256_set1_epi32(0xffff);
     for (size_t v = 0; v < kVectors / 2; ++v) {
-      const __m256i pairs = Draw(draw, steps);
-      steps = _mm256_add_epi32(steps, _mm256_slli_epi32(step, 3));
+      const __m256i pairs = Draw(draw, kDrawPlaces.data() + kLanes * v);
       const size_t w = v + kVectors / 2;
       const __m256 first = _mm256_mul_ps(_mm256_loadu_ps(values + kLanes * v), units);
       const __m256 second = _mm256_mul_ps(_mm256_loadu_ps(values + kLanes * w), units);
       codes[v] = RoundDown(first, _mm256_and_si256(pairs, lower));
-      codes[w] = RoundDown(second, _mm256_srli_epi32(pairs, 32 - kDrawBits));
+      codes[w] = RoundDown(second, _mm256_srli_epi32(pairs, kDrawBits));
     }
   }
 }

@@ -76,94 +76,109 @@ STARLING_AVX512 void DecodeBF16(const std::byte* bytes, size_t count, float scal
 
 // --- blocks ----------------------------------------------------------------------------
 
-STARLING_AVX512_INLINE uint32_t Greatest(const __m512* x) {
+STARLING_AVX512_INLINE uint32_t Greatest(const float* values) {
   const __m512i magnitude = _mm512_set1_epi32(static_cast<int>(kMagnitudeBits));
   __m512i most[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
   for (size_t v = 0; v < kVectors; ++v) {
-    most[v % 2] =
-        _mm512_max_epi32(most[v % 2], _mm512_and_si512(_mm512_castps_si512(x[v]), magnitude));
+    const __m512i bits = _mm512_castps_si512(_mm512_loadu_ps(values + kLanes * v));
+    most[v % 2] = _mm512_max_epi32(most[v % 2], _mm512_and_si512(bits, magnitude));
   }
   return static_cast<uint32_t>(_mm512_reduce_max_epi32(_mm512_max_epi32(most[0], most[1])));
 }
 
-// DrawPair for 16 places.
-STARLING_AVX512_INLINE __m512i Draw(const BlockDraw& draw, __m512i steps) {
-  __m512i x = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(draw.start)), steps);
-  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
-  x = _mm512_mullo_epi32(x, _mm512_set1_epi32(static_cast<int>(kDrawFirst)));
-  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 15));
-  x = _mm512_add_epi32(x, _mm512_set1_epi32(static_cast<int>(draw.middle)));
-  x = _mm512_mullo_epi32(x, _mm512_set1_epi32(static_cast<int>(kDrawSecond)));
-  return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+STARLING_AVX512_INLINE __m512i Nearest(const float* values, __m512 factor) {
+  return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(values), factor));
 }
 
-STARLING_AVX512_INLINE __m512i RoundDown(__m512 units, __m512i bits) {
-  return _mm512_srai_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(units), bits), kDrawBits);
+// The lower and the upper 16 bits of DrawPair for 16 places.
+struct Bits {
+  __m512i lower;
+  __m512i upper;
+};
+STARLING_AVX512_INLINE Bits Draw(__m512i start, __m512i factor, const uint32_t* places) {
+  const __m512i x = _mm512_mullo_epi32(_mm512_xor_si512(start, _mm512_load_si512(places)), factor);
+  const __m512i upper = _mm512_srli_epi32(x, 16);
+  // (x ^ upper) & 0xffff
+  return {_mm512_ternarylogic_epi32(x, upper, _mm512_set1_epi32(0xffff), 0x28), upper};
 }
 
-// The codes of a whole block, as 32-bit numbers.
+// The upper halves of 32 numbers, in the order that _mm512_packs_epi32 has.
+STARLING_AVX512_INLINE __m512i UpperHalves(__m512i first, __m512i second) {
+  const __m512i from = _mm512_set_epi32(0x3f003d, 0x3b0039, 0x1f001d, 0x1b0019, 0x370035, 0x330031,
+                                        0x170015, 0x130011, 0x2f002d, 0x2b0029, 0xf000d, 0xb0009,
+                                        0x270025, 0x230021, 0x70005, 0x30001);
+  return _mm512_permutex2var_epi16(first, from, second);
+}
+
+// The codes of a whole block, as 64 bytes each of its first and second half, in the order of
+// _mm512_packs_epi32 and _mm512_packs_epi16; InOrder() mends it.
 template <bool kStochastic>
-STARLING_AVX512_INLINE void Quantize(const __m512* x, float inverse, const uint64_t* key,
+STARLING_AVX512_INLINE void Quantize(const float* values, float inverse, const uint64_t* key,
                                      uint64_t block, __m512i* codes) {
-  const __m512 factor = _mm512_set1_ps(inverse);
+  constexpr size_t kHalf = kVectors / 2;
+  __m512i words[kHalf];
   if constexpr (!kStochastic) {
-    for (size_t v = 0; v < kVectors; ++v) {
-      codes[v] = _mm512_cvtps_epi32(_mm512_mul_ps(x[v], factor));
+    const __m512 factor = _mm512_set1_ps(inverse);
+    for (size_t w = 0; w < kHalf; ++w) {
+      words[w] = _mm512_packs_epi32(Nearest(values + kLanes * 2 * w, factor),
+                                    Nearest(values + kLanes * (2 * w + 1), factor));
     }
   } else {
+    static_assert(kDrawBits == 16);
     const BlockDraw draw = DrawOf(*key, block);
+    const __m512i start = _mm512_set1_epi32(static_cast<int>(draw.start));
+    const __m512i factor = _mm512_set1_epi32(static_cast<int>(draw.factor));
     const __m512 units = _mm512_set1_ps(inverse * kDrawUnits);
-    const __m512i lower = _mm512_set1_epi32(0x7fff);
-    const __m512i step = _mm512_set1_epi32(static_cast<int>(kDrawStep));
-    const __m512i places = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    __m512i steps = _mm512_mullo_epi32(places, step);
-    for (size_t v = 0; v < kVectors / 2; ++v) {
-      const __m512i pairs = Draw(draw, steps);
-      steps = _mm512_add_epi32(steps, _mm512_slli_epi32(step, 4));
-      const size_t w = v + kVectors / 2;
-      codes[v] = RoundDown(_mm512_mul_ps(x[v], units), _mm512_and_si512(pairs, lower));
-      codes[w] = RoundDown(_mm512_mul_ps(x[w], units), _mm512_srli_epi32(pairs, 32 - kDrawBits));
+    __m512i sums[kVectors];
+    for (size_t v = 0; v < kHalf; ++v) {
+      const Bits bits = Draw(start, factor, kDrawPlaces.data() + kLanes * v);
+      const size_t w = v + kHalf;
+      sums[v] = _mm512_add_epi32(Nearest(values + kLanes * v, units), bits.lower);
+      sums[w] = _mm512_add_epi32(Nearest(values + kLanes * w, units), bits.upper);
     }
+    for (size_t w = 0; w < kHalf; ++w) words[w] = UpperHalves(sums[2 * w], sums[2 * w + 1]);
   }
+  codes[0] = _mm512_packs_epi16(words[0], words[1]);
+  codes[1] = _mm512_packs_epi16(words[2], words[3]);
 }
 
-// The scale's bytes and the codes of a whole block.
-template <bool kStochastic>
-STARLING_AVX512_INLINE void StartBlock(const float* values, float levels, const uint64_t* key,
-                                       uint64_t block, std::byte* out, __m512i* codes) {
-  __m512 x[kVectors];
-  for (size_t v = 0; v < kVectors; ++v) x[v] = _mm512_loadu_ps(values + kLanes * v);
-  const BlockScale scale = ScaleOf(Greatest(x), levels);
-  std::memcpy(out, &scale.scale, kScaleBytes);
-  if (__builtin_expect(scale.inverse == 0.0f, 0)) {
-    for (size_t v = 0; v < kVectors; ++v) codes[v] = _mm512_setzero_si512();
-  } else {
-    Quantize<kStochastic>(x, scale.inverse, key, block, codes);
-  }
+STARLING_AVX512_INLINE __m512i InOrder(__m512i codes) {
+  return _mm512_permutexvar_epi32(
+      _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0), codes);
 }
 
-template <bool kStochastic>
-STARLING_AVX512_INLINE void EncodeInt8Blocks(const float* values, size_t blocks,
-                                             const uint64_t* key, std::byte* out) {
+// All whole blocks: their scales, and kPut with the codes and where they belong. A block's scale
+// is found while the one before is rounded: it takes long, but keeps few units busy.
+template <bool kStochastic, size_t kBlockBytes, void (*kPut)(const __m512i*, std::byte*)>
+STARLING_AVX512_INLINE void EncodeBlocks(const float* values, size_t blocks, float levels,
+                                         const uint64_t* key, std::byte* out) {
+  BlockScale next = blocks == 0 ? BlockScale{} : ScaleOf(Greatest(values), levels);
   for (size_t block = 0; block < blocks; ++block) {
-    __m512i codes[kVectors];
-    StartBlock<kStochastic>(values, kInt8Levels, key, block, out, codes);
-    for (size_t v = 0; v < kVectors; ++v) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + kScaleBytes + kLanes * v),
-                       _mm512_cvtepi32_epi8(codes[v]));
+    const BlockScale scale = next;
+    next = ScaleOf(Greatest(block + 1 < blocks ? values + kCodecBlock : values), levels);
+    std::memcpy(out, &scale.scale, kScaleBytes);
+    __m512i codes[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+    if (__builtin_expect(scale.inverse != 0.0f, 1)) {
+      Quantize<kStochastic>(values, scale.inverse, key, block, codes);
     }
+    kPut(codes, out + kScaleBytes);
     values += kCodecBlock;
-    out += kInt8Bytes;
+    out += kBlockBytes;
   }
+}
+
+STARLING_AVX512_INLINE void PutInt8(const __m512i* codes, std::byte* out) {
+  _mm512_storeu_si512(out, InOrder(codes[0]));
+  _mm512_storeu_si512(out + kCodecBlock / 2, InOrder(codes[1]));
 }
 
 STARLING_AVX512 void EncodeInt8(const float* values, size_t count, const uint64_t* key,
                                 std::byte* out) {
   const size_t blocks = count / kCodecBlock;
   if (key == nullptr) {
-    EncodeInt8Blocks<false>(values, blocks, key, out);
+    EncodeBlocks<false, kInt8Bytes, PutInt8>(values, blocks, kInt8Levels, key, out);
   } else {
-    EncodeInt8Blocks<true>(values, blocks, key, out);
+    EncodeBlocks<true, kInt8Bytes, PutInt8>(values, blocks, kInt8Levels, key, out);
   }
   const size_t rest = count % kCodecBlock;
   if (rest > 0) {
@@ -192,31 +207,20 @@ STARLING_AVX512 void DecodeInt8(const std::byte* bytes, size_t count, float* val
   if (count % kCodecBlock > 0) DecodeInt8Block(bytes, count % kCodecBlock, values);
 }
 
-template <bool kStochastic>
-STARLING_AVX512_INLINE void EncodeInt4Blocks(const float* values, size_t blocks,
-                                             const uint64_t* key, std::byte* out) {
-  const __m512i lower = _mm512_set1_epi32(15);
-  for (size_t block = 0; block < blocks; ++block) {
-    __m512i codes[kVectors];
-    StartBlock<kStochastic>(values, kInt4Levels, key, block, out, codes);
-    for (size_t v = 0; v < kVectors / 2; ++v) {
-      const __m512i pairs = _mm512_or_si512(_mm512_and_si512(codes[v], lower),
-                                            _mm512_slli_epi32(codes[v + kVectors / 2], 4));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + kScaleBytes + kLanes * v),
-                       _mm512_cvtepi32_epi8(pairs));
-    }
-    values += kCodecBlock;
-    out += kInt4Bytes;
-  }
+STARLING_AVX512_INLINE void PutInt4(const __m512i* codes, std::byte* out) {
+  // Of each byte the lower four bits from the first half, the others from the second.
+  const __m512i lower = _mm512_set1_epi8(15);
+  const __m512i second = _mm512_slli_epi16(codes[1], 4);
+  _mm512_storeu_si512(out, InOrder(_mm512_ternarylogic_epi32(lower, codes[0], second, 0xca)));
 }
 
 STARLING_AVX512 void EncodeInt4(const float* values, size_t count, const uint64_t* key,
                                 std::byte* out) {
   const size_t blocks = count / kCodecBlock;
   if (key == nullptr) {
-    EncodeInt4Blocks<false>(values, blocks, key, out);
+    EncodeBlocks<false, kInt4Bytes, PutInt4>(values, blocks, kInt4Levels, key, out);
   } else {
-    EncodeInt4Blocks<true>(values, blocks, key, out);
+    EncodeBlocks<true, kInt4Bytes, PutInt4>(values, blocks, kInt4Levels, key, out);
   }
   const size_t rest = count % kCodecBlock;
   if (rest > 0) {

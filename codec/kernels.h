@@ -6,6 +6,7 @@
 #ifndef STARLING_CODEC_KERNELS_H_
 #define STARLING_CODEC_KERNELS_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -78,39 +79,43 @@ inline BlockScale ScaleOf(uint32_t greatest, float levels) {
     scale = FloatOf(BitsOf(scale) - 1);
   }
   float inverse = levels / magnitude;
-  if (magnitude * inverse > levels) inverse = FloatOf(BitsOf(inverse) - 1);
+  // For some numbers and not for others: no branch.
+  inverse = FloatOf(BitsOf(inverse) - static_cast<uint32_t>(magnitude * inverse > levels));
   return {scale, inverse};
 }
 
-// Stochastic rounding: a number in units of 2^-15 of a level, rounded to nearest, plus 15 drawn
-// bits, and the upper part of that. Whole levels are kept, and nothing exceeds the levels.
+// Stochastic rounding: a number in units of 2^-16 of a level, rounded to nearest, plus 16 drawn
+// bits, and the upper part of that. Whole levels are kept, and nothing exceeds the levels. The
+// expectation is the number to within 2^-17 of a level, and what fp32 rounds on the way.
 //
-// There are 32 bits for each pair (j, j + 64) of places in a block, the lower 15 for the first and
-// the upper 15 for the second: two rounds of a multiplicative hash with the block's 64 bits, of
-// which vector units can do many at once.
+// The generator: 64 bits for each block, from its number and the key (Mix64), and from these 32 for
+// each pair (j, j + 64) of places, the lower 16 for the first and the upper 16 for the second. A
+// pair's bits are the block's lower word xor a constant of the place, times the block's upper word
+// made odd, folded. Since the multiplier is itself drawn, two places are as good as independent by
+// construction (multiplicative universal hashing), where one multiplication by a fixed number would
+// leave much to be seen; the xor keeps places from lying on lines. It takes one multiplication and
+// three simple operations for two elements, and vector units do many at once.
 struct BlockDraw {
   uint32_t start = 0;
-  uint32_t middle = 0;
+  uint32_t factor = 1;  // odd
 };
-constexpr int kDrawBits = 15;
-constexpr float kDrawUnits = 0x1p15f;
-constexpr uint32_t kDrawStep = 0x9e3779b9u;
-constexpr uint32_t kDrawFirst = 0x7feb352du;
-constexpr uint32_t kDrawSecond = 0x846ca68bu;
+constexpr int kDrawBits = 16;
+constexpr float kDrawUnits = 0x1p16f;
+
+constexpr std::array<uint32_t, kCodecBlock / 2> DrawPlaces() {
+  std::array<uint32_t, kCodecBlock / 2> places = {};
+  for (size_t j = 0; j < places.size(); ++j) places[j] = static_cast<uint32_t>(Mix64(j));
+  return places;
+}
+alignas(64) inline constexpr std::array<uint32_t, kCodecBlock / 2> kDrawPlaces = DrawPlaces();
 
 inline BlockDraw DrawOf(uint64_t key, uint64_t block) {
   const uint64_t bits = Mix64(key + block * 0x9e3779b97f4a7c15ULL);
-  return {static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32)};
+  return {static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32) | 1u};
 }
 inline uint32_t DrawPair(const BlockDraw& draw, uint32_t place) {
-  uint32_t x = draw.start + place * kDrawStep;
-  x ^= x >> 16;
-  x *= kDrawFirst;
-  x ^= x >> 15;
-  x += draw.middle;
-  x *= kDrawSecond;
-  x ^= x >> 16;
-  return x;
+  const uint32_t x = (draw.start ^ kDrawPlaces[place]) * draw.factor;
+  return x ^ (x >> 16);
 }
 
 // One block, whole or the last one, for the vector versions' ends. Not inline: compiled once, for

@@ -79,6 +79,11 @@ uint32_t GreatestOf(const float* values, size_t count) {
 int32_t Nearest(float value) {
   return static_cast<int32_t>(BitsOf(value + 0x1.8p23f)) - 0x4b400000;
 }
+// The same up to 2^23: adding 2^23 of the same sign leaves no fraction.
+int32_t NearestUnits(float value) {
+  const float whole = FloatOf((BitsOf(value) & ~kMagnitudeBits) | BitsOf(0x1p23f));
+  return static_cast<int32_t>((value + whole) - whole);
+}
 
 // The codes of a block; all 0 where `inverse` is 0.
 void Quantize(const float* values, size_t count, float inverse, const uint64_t* key, uint64_t block,
@@ -90,10 +95,14 @@ void Quantize(const float* values, size_t count, float inverse, const uint64_t* 
   } else {
     const BlockDraw draw = DrawOf(*key, block);
     const float units = inverse * kDrawUnits;
+    int32_t bits[kCodecBlock];
+    for (size_t j = 0; j < kHalf; ++j) {
+      const uint32_t pair = DrawPair(draw, static_cast<uint32_t>(j));
+      bits[j] = static_cast<int32_t>(pair & 0xffffu);
+      bits[j + kHalf] = static_cast<int32_t>(pair >> kDrawBits);
+    }
     for (size_t i = 0; i < count; ++i) {
-      const uint32_t pair = DrawPair(draw, static_cast<uint32_t>(i % kHalf));
-      const uint32_t bits = i < kHalf ? pair & 0x7fffu : pair >> (32 - kDrawBits);
-      codes[i] = (Nearest(values[i] * units) + static_cast<int32_t>(bits)) >> kDrawBits;
+      codes[i] = (NearestUnits(values[i] * units) + bits[i]) >> kDrawBits;
     }
   }
 }

@@ -76,9 +76,9 @@ int ReferenceCode(float value, float greatest, int levels, uint32_t place, const
   const float scaled = value * inverse;
   if (draw == nullptr) return static_cast<int>(std::nearbyint(scaled));
   const uint32_t pair = DrawPair(*draw, place % 64);
-  const uint32_t bits = place < 64 ? pair % 32768 : pair / 131072;
-  const double units = std::nearbyint(static_cast<double>(value * (inverse * 32768)));
-  const int code = static_cast<int>(std::floor((units + bits) / 32768));
+  const uint32_t bits = place < 64 ? pair % 65536 : pair / 65536;
+  const double units = std::nearbyint(static_cast<double>(value * (inverse * 65536)));
+  const int code = static_cast<int>(std::floor((units + bits) / 65536));
   EXPECT_LE(std::abs(code), levels);
   return code;
 }
@@ -368,6 +368,82 @@ TEST_P(KernelsTest, StochasticRoundingIsRightOnTheAverage) {
   }
   EXPECT_NEAR(all / 127, 0.3, 5 * std::sqrt(0.21 / kKeys / 127));
   EXPECT_NEAR(sums[127] / kKeys, 1, 1e-6);
+}
+
+// --- the draws of stochastic rounding, which are the same in all versions ----------------
+
+// Which of `blocks` blocks' elements were rounded up, where all but the last of a block are
+// `fraction` of a level: a row of bits for each place in a block.
+std::vector<std::vector<bool>> RoundedUp(size_t blocks, float fraction, uint64_t key) {
+  Floats values(128 * blocks, fraction / 127);
+  for (size_t b = 0; b < blocks; ++b) values[128 * b + 127] = 1;
+  Bytes bytes(EncodedBytes(Encoding::kInt8, values.size()));
+  BestKernels().encode_int8(values.data(), values.size(), &key, bytes.data());
+  std::vector<std::vector<bool>> rows(127, std::vector<bool>(blocks));
+  for (size_t b = 0; b < blocks; ++b) {
+    for (size_t i = 0; i < 127; ++i) rows[i][b] = bytes[132 * b + 4 + i] == std::byte{1};
+  }
+  return rows;
+}
+
+// Deviations of what two rows have in common from what independent ones would, in standard
+// deviations; the second is taken `lag` blocks later.
+double Dependence(const std::vector<bool>& a, const std::vector<bool>& b, size_t lag,
+                  double chance) {
+  const size_t count = a.size() - lag;
+  double both = 0;
+  for (size_t i = 0; i < count; ++i) both += a[i] && b[i + lag] ? 1 : 0;
+  double of_a = 0, of_b = 0;
+  for (size_t i = 0; i < count; ++i) of_a += a[i] ? 1 : 0;
+  for (size_t i = 0; i < count; ++i) of_b += b[i + lag] ? 1 : 0;
+  const double n = static_cast<double>(count);
+  return (both - of_a * of_b / n) / (std::sqrt(n) * chance * (1 - chance));
+}
+
+TEST(StochasticRounding, ElementsAreRoundedIndependently) {
+  constexpr size_t kBlocks = 4000;
+  for (const float fraction : {0.5f, 0.3f}) {
+    const auto p = static_cast<double>(fraction);
+    const auto rows = RoundedUp(kBlocks, fraction, 11);
+    const auto others = RoundedUp(kBlocks, fraction, 12);
+    double squares = 0;
+    for (size_t i = 0; i < 127; ++i) {
+      for (size_t j = 0; j < i; ++j) {
+        const double z = Dependence(rows[i], rows[j], 0, p);
+        EXPECT_LT(std::fabs(z), 5.5) << "places " << j << " and " << i;
+        squares += z * z;
+      }
+      EXPECT_LT(std::fabs(Dependence(rows[i], rows[i], 1, p)), 5) << "the next block, " << i;
+      EXPECT_LT(std::fabs(Dependence(rows[i], others[i], 0, p)), 5) << "the next key, " << i;
+    }
+    EXPECT_NEAR(squares / (127 * 126 / 2), 1, 0.08);
+    // Neither do they lean together: the number rounded up in a block is a binomial's, to the
+    // fourth moment.
+    double second = 0, fourth = 0;
+    for (size_t b = 0; b < kBlocks; ++b) {
+      double sum = -127 * p;
+      for (const auto& row : rows) sum += row[b] ? 1 : 0;
+      second += sum * sum / kBlocks;
+      fourth += sum * sum * sum * sum / kBlocks;
+    }
+    const double variance = 127 * p * (1 - p);
+    EXPECT_NEAR(second / variance, 1, 5 * std::sqrt(2.0 / kBlocks));
+    EXPECT_NEAR(fourth / (variance * variance), 3, 5 * std::sqrt(96.0 / kBlocks));
+  }
+}
+
+// Far below a level, too: 2^-10 and 2^-14 of one.
+TEST(StochasticRounding, SmallNumbersAreKeptOnTheAverage) {
+  constexpr size_t kBlocks = 20000;
+  for (const float fraction : {0x1p-10f, 0x1p-14f, 1 - 0x1p-10f}) {
+    double ups = 0;
+    for (const auto& row : RoundedUp(kBlocks, fraction, 13)) {
+      for (const bool up : row) ups += up ? 1 : 0;
+    }
+    const double p = static_cast<double>(fraction);
+    const double count = 127.0 * kBlocks;
+    EXPECT_NEAR(ups, p * count, 5 * std::sqrt(p * (1 - p) * count) + count * 0x1p-17);
+  }
 }
 
 }  // namespace
