@@ -147,15 +147,21 @@ STARLING_AVX512_INLINE __m512i InOrder(__m512i codes) {
       _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0), codes);
 }
 
-// All whole blocks: their scales, and kPut with the codes and where they belong. A block's scale
-// is found while the one before is rounded: it takes long, but keeps few units busy.
+// All whole blocks: their scales, and kPut with the codes and where they belong. Scales are found
+// for some blocks at once: each takes long, but keeps few units busy.
+constexpr size_t kScales = 16;
 template <bool kStochastic, size_t kBlockBytes, void (*kPut)(const __m512i*, std::byte*)>
 STARLING_AVX512_INLINE void EncodeBlocks(const float* values, size_t blocks, float levels,
                                          const uint64_t* key, std::byte* out) {
-  BlockScale next = blocks == 0 ? BlockScale{} : ScaleOf(Greatest(values), levels);
+  BlockScale scales[kScales];
   for (size_t block = 0; block < blocks; ++block) {
-    const BlockScale scale = next;
-    next = ScaleOf(Greatest(block + 1 < blocks ? values + kCodecBlock : values), levels);
+    if (block % kScales == 0) {
+      const size_t count = blocks - block < kScales ? blocks - block : kScales;
+      for (size_t i = 0; i < count; ++i) {
+        scales[i] = ScaleOf(Greatest(values + kCodecBlock * i), levels);
+      }
+    }
+    const BlockScale& scale = scales[block % kScales];
     std::memcpy(out, &scale.scale, kScaleBytes);
     __m512i codes[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
     if (__builtin_expect(scale.inverse != 0.0f, 1)) {

@@ -19,10 +19,14 @@
 // either side, and they cost 2 bytes in 128 (25.8 % of fp32 instead of 25.4 %).
 //
 // Errors, int8 (levels 127) and int4 (levels 7), with a the block's greatest magnitude: nearest, at
-// most 0.5001 * a / levels; stochastic, below 1.0001 * a / levels and zero on the average. A block
-// whose greatest magnitude is below 2^-100 decodes to zeros, and negative zero to zero. A block
-// that holds an infinity or a NaN decodes to NaN throughout, so that a step it belongs to is not
-// finite, just as it would have been uncompressed.
+// most 0.5001 * a / levels; stochastic, below 1.0001 * a / levels, and on the average below
+// 2^-17 * a / levels, what fp32 itself rounds aside. A block whose greatest magnitude is below
+// 2^-100 decodes to zeros, and negative zero to zero. A block that holds an infinity or a NaN
+// decodes to NaN throughout, so that a step it belongs to is not finite, just as it would have been
+// uncompressed.
+//
+// Stochastic rounding takes 16 drawn bits for each element, from the key and the element's number;
+// which generator and why: kernels.h. Decoding needs no key.
 //
 // The same numbers, coding and key give the same bytes, and the same bytes the same numbers, on
 // every machine: the vector versions are equal, bit for bit, to the plain loops.
