@@ -401,7 +401,7 @@ double Dependence(const std::vector<bool>& a, const std::vector<bool>& b, size_t
 }
 
 TEST(StochasticRounding, ElementsAreRoundedIndependently) {
-  constexpr size_t kBlocks = 4000;
+  constexpr size_t kBlocks = 2000;
   for (const float fraction : {0.5f, 0.3f}) {
     const auto p = static_cast<double>(fraction);
     const auto rows = RoundedUp(kBlocks, fraction, 11);
