@@ -26,6 +26,8 @@ struct BenchOptions {
 
 using Section = std::function<absl::StatusOr<nlohmann::json>(const BenchOptions&)>;
 
+// Codecs against memcpy.
+absl::StatusOr<nlohmann::json> RunCodecs(const BenchOptions& options);
 // Packets over our transport against a plain socket program.
 absl::StatusOr<nlohmann::json> RunTransfer(const BenchOptions& options);
 // Half of a round trip of a message with 2 KiB of tensor, both ways through ZmqTransport over TCP
@@ -48,6 +50,9 @@ inline double Seconds(Clock::duration duration) {
 double Median(std::vector<double> values);
 // Share `p` of the values are at most this; 0 of none.
 double Quantile(std::vector<double> values, double p);
+// Prints how far the control, which is the baseline once more, was from it (0.05: 5 %), and whether
+// the machine was quiet enough to tell such differences. Gives the latter.
+bool ShowControl(double spread);
 
 // Runs `work` on two threads at once and gives the seconds until both are done.
 double OnTwoThreads(const std::function<void(int)>& work);

@@ -27,6 +27,7 @@ struct NamedSection {
 
 const std::vector<NamedSection>& Sections() {
   static const auto* const all = new std::vector<NamedSection>{
+      {"codecs", "the codecs of tensors against memcpy, one core", RunCodecs},
       {"transfer", "tensors over tcp and ipc, against a plain socket program", RunTransfer},
       {"hop", "from one replica's device to the next one's, nothing computed", RunHops},
       {"commit", "the end of a step in a stage of two replicas", RunCommit},

@@ -1,35 +1,40 @@
 // Codecs against memcpy: one core, in bytes of fp32 per second of CPU time, and as a share of what
-// memcpy makes of the same bytes in the same run. Repetitions of all take turns, the medians count.
-//
-//   build/bin/codec_bench [--benchmark_filter=int8] [--benchmark_repetitions=11] [...]
-#include <benchmark/benchmark.h>
+// memcpy makes of the same bytes. All take turns in every round, memcpy at its beginning and once
+// more, as a control, at its end; the medians count.
+#include <time.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <functional>
-#include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "bench/bench.h"
 #include "codec/codec.h"
 #include "codec/kernels.h"
+#include "runtime/base/check.h"
 #include "runtime/base/rng.h"
 
-namespace starling {
+namespace starling::bench {
 namespace {
 
 constexpr size_t kSizes[] = {size_t{256} << 10, size_t{1} << 20, size_t{64} << 20};
+constexpr double kInt8Goal = 0.6;
+constexpr double kInt4Goal = 0.45;
 
-// What every benchmark of one size works on.
+// What everything of one size works on.
 struct Buffers {
   explicit Buffers(size_t bytes)
       : values(MutableBlob::Uninitialized(DType::kF32, {static_cast<int64_t>(bytes / 4)})),
-        encoded(MutableBlob::Uninitialized(DType::kU8, {static_cast<int64_t>(bytes)})),
+        encoded(MutableBlob::Zeros(DType::kU8, {static_cast<int64_t>(bytes)})),
         decoded(MutableBlob::Zeros(DType::kF32, {static_cast<int64_t>(bytes / 4)})) {
     Rng rng(1);
     for (float& value : values.As<float>()) value = static_cast<float>(rng.Unit() - 0.5);
-    std::memset(encoded.data(), 0, encoded.size_bytes());
   }
 
   MutableBlob values;
@@ -37,96 +42,120 @@ struct Buffers {
   MutableBlob decoded;
 };
 
-Buffers& BuffersOf(size_t bytes) {
-  static std::map<size_t, Buffers> buffers;
-  return buffers.try_emplace(bytes, bytes).first->second;
-}
-
 using Work = std::function<void(Buffers*)>;
 
-void Add(const std::string& name, size_t bytes, Work prepare, Work work) {
-  const std::string full = name + "/" + std::to_string(bytes >> 10) + "KiB";
-  benchmark::RegisterBenchmark(full.c_str(), [=](benchmark::State& state) {
-    Buffers& buffers = BuffersOf(bytes);
-    if (prepare) prepare(&buffers);
-    for (auto _ : state) {
-      work(&buffers);
-      benchmark::ClobberMemory();
-    }
-    state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * bytes));
-  });
-}
+struct Way {
+  std::string name;
+  double goal;   // of memcpy; 0: none
+  Work prepare;  // not timed
+  Work work;
+};
 
-void AddCodec(const std::string& name, size_t bytes, const Coding& coding) {
+void Copy(Buffers* b) { std::memcpy(b->decoded.data(), b->values.data(), b->values.size_bytes()); }
+
+void AddCodec(const std::string& name, const Coding& coding, double goal, std::vector<Way>* ways) {
   const Work encode = [coding](Buffers* b) {
     Encode(coding, b->values.As<float>(), b->encoded.data());
   };
   const Work decode = [coding](Buffers* b) {
     const size_t size = EncodedBytes(coding.encoding, b->decoded.As<float>().size());
-    Decode(coding.encoding, b->encoded.data(), size, 0, b->decoded.As<float>()).IgnoreError();
+    STARLING_CHECK(
+        Decode(coding.encoding, b->encoded.data(), size, 0, b->decoded.As<float>()).ok());
   };
-  Add(name + " encode", bytes, nullptr, encode);
-  if (coding.rounding == Rounding::kNearest) Add(name + " decode", bytes, encode, decode);
-}
-
-void AddAll() {
-  for (const size_t bytes : kSizes) {
-    Add("memcpy", bytes, nullptr,
-        [bytes](Buffers* b) { std::memcpy(b->decoded.data(), b->values.data(), bytes); });
-    AddCodec("fp16", bytes, {Encoding::kF16});
-    AddCodec("bf16", bytes, {Encoding::kBF16});
-    AddCodec("int8", bytes, {Encoding::kInt8});
-    AddCodec("int4", bytes, {Encoding::kInt4});
-    AddCodec("int8 stochastic", bytes, {Encoding::kInt8, Rounding::kStochastic, 1});
-    AddCodec("int4 stochastic", bytes, {Encoding::kInt4, Rounding::kStochastic, 1});
+  ways->push_back({name + " encode", goal, encode, encode});
+  if (coding.rounding == Rounding::kNearest) {
+    ways->push_back({name + " decode", goal, encode, decode});
   }
 }
 
-// Medians as a table, each beside memcpy's of its size.
-class Table : public benchmark::BenchmarkReporter {
- public:
-  bool ReportContext(const Context&) override { return true; }
+// The first is what the others are compared with, the last its control.
+std::vector<Way> Ways() {
+  std::vector<Way> ways = {{"memcpy", 0, Copy, Copy}};
+  AddCodec("fp16", {Encoding::kF16}, 0, &ways);
+  AddCodec("bf16", {Encoding::kBF16}, 0, &ways);
+  AddCodec("int8", {Encoding::kInt8}, kInt8Goal, &ways);
+  AddCodec("int4", {Encoding::kInt4}, kInt4Goal, &ways);
+  AddCodec("int8 stochastic", {Encoding::kInt8, Rounding::kStochastic, 1}, 0, &ways);
+  AddCodec("int4 stochastic", {Encoding::kInt4, Rounding::kStochastic, 1}, 0, &ways);
+  ways.push_back({"memcpy once more", 0, Copy, Copy});
+  return ways;
+}
 
-  void ReportRuns(const std::vector<Run>& runs) override {
-    for (const Run& run : runs) {
-      if (run.run_type != Run::RT_Aggregate || run.aggregate_name != "median") continue;
-      medians_.emplace_back(run.run_name.function_name, run.counters.at("bytes_per_second"));
+double ThreadCpuSeconds() {
+  timespec now{};
+  STARLING_CHECK_EQ(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now), 0);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// Of one of as many calls as take `at_least_s` together.
+double CpuSecondsOfOne(const Way& way, double at_least_s, Buffers* buffers) {
+  way.prepare(buffers);
+  for (int calls = 1;; calls *= 2) {
+    const double begin = ThreadCpuSeconds();
+    for (int i = 0; i < calls; ++i) way.work(buffers);
+    const double all = ThreadCpuSeconds() - begin;
+    if (all >= at_least_s) return all / calls;
+  }
+}
+
+// GB/s of each of `ways`, by round.
+std::vector<std::vector<double>> Rates(const std::vector<Way>& ways, size_t bytes, int rounds,
+                                       double at_least_s) {
+  Buffers buffers(bytes);
+  std::vector<std::vector<double>> rates(ways.size());
+  for (int round = 0; round < rounds; ++round) {
+    for (size_t i = 0; i < ways.size(); ++i) {
+      const double seconds = CpuSecondsOfOne(ways[i], at_least_s, &buffers);
+      rates[i].push_back(static_cast<double>(bytes) / 1e9 / seconds);
     }
   }
+  return rates;
+}
 
-  void Finalize() override {
-    std::map<std::string, double> copies;
-    const auto size_of = [](const std::string& name) { return name.substr(name.find('/')); };
-    for (const auto& [name, rate] : medians_) {
-      if (name.rfind("memcpy", 0) == 0) copies[size_of(name)] = rate;
-    }
-    std::printf("loops: %s\n%-28s %10s %10s\n", codec::BestKernels().name, "", "GB/s", "of memcpy");
-    for (const auto& [name, rate] : medians_) {
-      const double copy = copies[size_of(name)];
-      std::printf("%-28s %10.2f %10.2f\n", name.c_str(), rate / 1e9, copy == 0 ? 0 : rate / copy);
-    }
-  }
-
- private:
-  std::vector<std::pair<std::string, double>> medians_;
-};
-
-int Main(int argc, char** argv) {
-  char repetitions[] = "--benchmark_repetitions=11";
-  char interleaving[] = "--benchmark_enable_random_interleaving=true";
-  char time[] = "--benchmark_min_time=0.1";
-  std::vector<char*> arguments = {argv[0], repetitions, interleaving, time};
-  arguments.insert(arguments.end(), argv + 1, argv + argc);
-  int count = static_cast<int>(arguments.size());
-  benchmark::Initialize(&count, arguments.data());
-  if (benchmark::ReportUnrecognizedArguments(count, arguments.data())) return 2;
-  AddAll();
-  Table table;
-  benchmark::RunSpecifiedBenchmarks(&table);
-  return 0;
+std::string SizeName(size_t bytes) {
+  return bytes < (size_t{1} << 20) ? absl::StrCat(bytes >> 10, " KiB")
+                                   : absl::StrCat(bytes >> 20, " MiB");
 }
 
 }  // namespace
-}  // namespace starling
 
-int main(int argc, char** argv) { return starling::Main(argc, argv); }
+absl::StatusOr<nlohmann::json> RunCodecs(const BenchOptions& options) {
+  const int rounds = options.rounds > 0 ? options.rounds : options.short_form ? 1 : 7;
+  const std::vector<Way> ways = Ways();
+  std::printf(
+      "\nCodecs, GB/s of fp32 on one core, median of %d rounds in turn (of memcpy); %s loops\n",
+      rounds, codec::BestKernels().name);
+  std::vector<std::string> lines;
+  for (const Way& way : ways) lines.push_back(absl::StrFormat("%-22s", way.name));
+  std::string head(22, ' ');
+  std::string missed;
+  double spread = 0;
+  nlohmann::json rows = nlohmann::json::array();
+  for (const size_t bytes : kSizes) {
+    absl::StrAppendFormat(&head, " %15s", SizeName(bytes));
+    const auto rates = Rates(ways, bytes, rounds, options.short_form ? 0.002 : 0.03);
+    const double copy = Median(rates.front());
+    for (size_t i = 0; i < ways.size(); ++i) {
+      const double share = Median(rates[i]) / copy;
+      absl::StrAppendFormat(&lines[i], " %8.2f (%.2f)", share * copy, share);
+      rows.push_back(
+          {{"what", ways[i].name}, {"bytes", bytes}, {"gb_s", rates[i]}, {"of_memcpy", share}});
+      if (ways[i].goal == 0) continue;
+      rows.back()["goal"] = ways[i].goal;
+      if (share < ways[i].goal) {
+        absl::StrAppend(&missed, missed.empty() ? "" : ", ", ways[i].name, " of ", SizeName(bytes));
+      }
+    }
+    spread = std::max(spread, std::abs(Median(rates.back()) / copy - 1));
+  }
+  std::printf("%s\n", head.c_str());
+  for (const std::string& line : lines) std::printf("%s\n", line.c_str());
+  std::printf("goal, rounded to nearest: at least %.2f with 8 bits, %.2f with 4; %s%s\n", kInt8Goal,
+              kInt4Goal, missed.empty() ? "met" : "missed by ", missed.c_str());
+  return nlohmann::json{{"loops", codec::BestKernels().name},
+                        {"rows", rows},
+                        {"control_spread", spread},
+                        {"trusted", ShowControl(spread)}};
+}
+
+}  // namespace starling::bench

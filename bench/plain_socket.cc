@@ -5,7 +5,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <thread>
 #include <utility>
@@ -78,24 +77,5 @@ double PlainTransferSeconds(Wire wire, size_t message_bytes, size_t messages) {
   close(receiver);
   return took;
 }
-
-double OnTwoThreads(const std::function<void(int)>& work) {
-  const Clock::time_point begin = Clock::now();
-  std::thread other([&work] { work(1); });
-  work(0);
-  other.join();
-  return Seconds(Clock::now() - begin);
-}
-
-double Quantile(std::vector<double> values, double p) {
-  if (values.empty()) return 0;
-  const auto place =
-      std::min(values.size() - 1, static_cast<size_t>(p * static_cast<double>(values.size())));
-  const auto at = values.begin() + static_cast<std::ptrdiff_t>(place);
-  std::nth_element(values.begin(), at, values.end());
-  return *at;
-}
-
-double Median(std::vector<double> values) { return Quantile(std::move(values), 0.5); }
 
 }  // namespace starling::bench

@@ -18,9 +18,16 @@ TEST(BenchProgramTest, ShortFormMeasuresEachPartBesideWhatItIsComparedWith) {
   const TemporaryFolder folder;
   const std::string path = folder.path() + "/bench.json";
   const Finished run = RunToEnd(
-      {STARLING_PROGRAM, "bench", "transfer", "hop", "commit", "--short", "--json", path}, kLimit);
+      {STARLING_PROGRAM, "bench", "codecs", "transfer", "hop", "commit", "--short", "--json", path},
+      kLimit);
   ASSERT_EQ(run.exit_code, 0) << run.output << run.errors;
   const auto json = nlohmann::json::parse(FileText(path));
+  // Three sizes of four codecs both ways, two of them rounded at random too, memcpy and its
+  // control.
+  ASSERT_EQ(json.at("codecs").at("rows").size(), 3u * 12);
+  for (const auto& row : json.at("codecs").at("rows")) {
+    EXPECT_GT(row.at("of_memcpy").get<double>(), 0) << row;
+  }
   ASSERT_EQ(json.at("transfer").size(), 8u);  // four sizes, two wires
   for (const auto& row : json.at("transfer")) {
     for (const char* key : {"plain_gb_s", "frames_gb_s", "tensor_gb_s"}) {
