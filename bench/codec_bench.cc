@@ -75,8 +75,8 @@ std::vector<Way> Ways() {
   AddCodec("bf16", {Encoding::kBF16}, 0, &ways);
   AddCodec("int8", {Encoding::kInt8}, kInt8Goal, &ways);
   AddCodec("int4", {Encoding::kInt4}, kInt4Goal, &ways);
-  AddCodec("int8 stochastic", {Encoding::kInt8, Rounding::kStochastic, 1}, 0, &ways);
-  AddCodec("int4 stochastic", {Encoding::kInt4, Rounding::kStochastic, 1}, 0, &ways);
+  AddCodec("int8 stochastic", {Encoding::kInt8, Rounding::kStochastic, 1}, kInt8Goal, &ways);
+  AddCodec("int4 stochastic", {Encoding::kInt4, Rounding::kStochastic, 1}, kInt4Goal, &ways);
   ways.push_back({"memcpy once more", 0, Copy, Copy});
   return ways;
 }
@@ -150,8 +150,8 @@ absl::StatusOr<nlohmann::json> RunCodecs(const BenchOptions& options) {
   }
   std::printf("%s\n", head.c_str());
   for (const std::string& line : lines) std::printf("%s\n", line.c_str());
-  std::printf("goal, rounded to nearest: at least %.2f with 8 bits, %.2f with 4; %s%s\n", kInt8Goal,
-              kInt4Goal, missed.empty() ? "met" : "missed by ", missed.c_str());
+  std::printf("goal: at least %.2f with 8 bits, %.2f with 4; %s%s\n", kInt8Goal, kInt4Goal,
+              missed.empty() ? "met" : "missed by ", missed.c_str());
   return nlohmann::json{{"loops", codec::BestKernels().name},
                         {"rows", rows},
                         {"control_spread", spread},
