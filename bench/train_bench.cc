@@ -11,8 +11,10 @@
 //   control   the baseline once more
 //
 // Of each run the tokens/s of the median step counts, without those at its start; of all rounds the
-// median. Where control and baseline differ by more than 5 % in a round, the table says so: then
-// the machine was not quiet enough to tell such differences.
+// median. "step end" is what the end of a step takes, by the replicas' own account (`time` in
+// metrics.jsonl): the share of their steps in which they reduce, wait for the decision or apply,
+// median over replicas, steps and rounds. Where control and baseline differ by more than 5 % in a
+// round, the table says so: then the machine was not quiet enough to tell such differences.
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -29,6 +31,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "bench/bench.h"
 #include "bench/loopback_run.h"
@@ -41,6 +44,8 @@ namespace {
 
 constexpr char kBaseline[] = "single";
 constexpr char kControl[] = "control";
+constexpr char kEndShape[] = "3x2";  // whose steps' end has a goal
+constexpr double kEndGoal = 0.05;
 
 struct Contender {
   std::string name;
@@ -48,9 +53,11 @@ struct Contender {
   std::string command;                 // or this, for a shell
 };
 
+// Of the steps of one run, without those at its start.
 struct Run {
-  std::vector<double> step_s;  // without those at its start
-  double cpu_s = 0;            // of it and its children
+  std::vector<double> step_s;
+  std::vector<double> ends;  // of each step and replica that told: the share of its end
+  double cpu_s = 0;          // of it and its children
 };
 
 std::string RunToml(const ScratchFolder& scratch, int steps) {
@@ -103,18 +110,31 @@ std::string FileText(const std::string& path) {
   return text.str();
 }
 
-// "step_s" of each line, without the first `warm`.
-std::vector<double> StepSeconds(const std::string& path, int warm) {
-  std::vector<double> seconds;
+// Of what a replica told of a step: the share in which it did nothing but end it.
+double EndShare(const nlohmann::json& replica) {
+  double all = 0;
+  double end = 0;
+  for (const auto& [part, seconds] : replica.items()) {
+    if (part == "stage" || part == "replica" || part == "replicas") continue;
+    all += seconds.get<double>();
+    if (part == "reducing" || part == "deciding" || part == "applying")
+      end += seconds.get<double>();
+  }
+  return all > 0 ? end / all : 0;
+}
+
+// From lines of JSON with "step_s", those without the first `warm`.
+Run ReadSteps(const std::string& path, int warm) {
+  Run run;
   std::istringstream lines(FileText(path));
   for (std::string line; std::getline(lines, line);) {
     const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (json.is_object() && json.contains("step_s")) seconds.push_back(json["step_s"]);
+    if (!json.is_object() || !json.contains("step_s") || warm-- > 0) continue;
+    run.step_s.push_back(json["step_s"]);
+    if (!json.contains("time")) continue;
+    for (const nlohmann::json& replica : json["time"]) run.ends.push_back(EndShare(replica));
   }
-  seconds.erase(seconds.begin(),
-                seconds.begin() +
-                    std::min<std::ptrdiff_t>(warm, static_cast<std::ptrdiff_t>(seconds.size())));
-  return seconds;
+  return run;
 }
 
 class Rounds {
@@ -142,8 +162,7 @@ class Rounds {
     int status = 0;
     rusage used{};
     wait4(pid, &status, 0, &used);
-    Run run;
-    run.step_s = StepSeconds(steps, warm_);
+    Run run = ReadSteps(steps, warm_);
     if (status != 0 || run.step_s.empty()) {
       return absl::InternalError(absl::StrCat(contender.name, " failed (", DescribeExit(status),
                                               "): ", FileText(spawn.log)));
@@ -166,6 +185,7 @@ class Rounds {
 struct Result {
   std::vector<double> tokens_per_s;  // by round
   std::vector<double> cpu_s;
+  std::vector<double> ends;  // of all rounds
 };
 using Results = std::map<std::string, Result>;
 
@@ -182,18 +202,31 @@ double ControlSpread(const Results& results) {
 nlohmann::json Show(const std::vector<Contender>& contenders, const Results& results) {
   nlohmann::json rows;
   const double baseline = Median(results.at(kBaseline).tokens_per_s);
-  std::printf("%-12s %10s %10s %10s  %s\n", "", "tokens/s", "of single", "CPU s/run", "rounds");
+  std::printf("%-12s %10s %10s %10s %9s  %s\n", "", "tokens/s", "of single", "CPU s/run",
+              "step end", "rounds");
   for (const Contender& contender : contenders) {
     const Result& result = results.at(contender.name);
     const double rate = Median(result.tokens_per_s);
-    std::printf("%-12s %10.0f %10.3f %10.1f ", contender.name.c_str(), rate, rate / baseline,
-                Median(result.cpu_s));
+    const std::string end =
+        result.ends.empty() ? "" : absl::StrFormat("%.1f %%", 100 * Median(result.ends));
+    std::printf("%-12s %10.0f %10.3f %10.1f %9s ", contender.name.c_str(), rate, rate / baseline,
+                Median(result.cpu_s), end.c_str());
     for (const double round : result.tokens_per_s) std::printf(" %.0f", round);
     std::printf("\n");
     rows[contender.name] = {{"tokens_per_s", rate},
                             {"of_single", rate / baseline},
                             {"rounds", result.tokens_per_s},
                             {"cpu_s", Median(result.cpu_s)}};
+    if (!end.empty()) {
+      rows[contender.name]["end_share"] = Median(result.ends);
+      rows[contender.name]["ends"] = result.ends.size();
+    }
+  }
+  if (const auto shape = results.find(kEndShape); shape != results.end()) {
+    std::printf("the end of a step in %s, median of %zu: %.1f %% of it; goal: at most %.0f %%\n",
+                kEndShape, shape->second.ends.size(), 100 * Median(shape->second.ends),
+                100 * kEndGoal);
+    rows[kEndShape]["end_goal"] = kEndGoal;
   }
   const double spread = ControlSpread(results);
   return {{"contenders", rows}, {"control_spread", spread}, {"trusted", ShowControl(spread)}};
@@ -221,6 +254,7 @@ absl::StatusOr<nlohmann::json> RunTraining(const BenchOptions& options) {
       Result& result = results[contender.name];
       result.tokens_per_s.push_back(tokens / Median(run.step_s));
       result.cpu_s.push_back(run.cpu_s);
+      result.ends.insert(result.ends.end(), run.ends.begin(), run.ends.end());
       std::fprintf(stderr, "round %d %s: %.0f tokens/s\n", round, contender.name.c_str(),
                    result.tokens_per_s.back());
     }
