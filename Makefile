@@ -29,10 +29,7 @@ demo: packages  ## build the command and train a small model on a local swarm, a
 	build/starling train examples/tiny.toml
 
 bench: build  ## a short form of the benches, some minutes; docs/benchmarks.md has the long ones
-	@for bench in "hot_bench --benchmark_min_time=0.05" "scale_bench --benchmark_min_time=0.05"; do \
-	  if [ -x build/bin/$${bench%% *} ]; then build/bin/$$bench || exit 1; fi; \
-	done
-	@build/starling bench codecs transfer hop commit --short
+	@build/starling bench codecs hot scale transfer hop commit --short
 	@bench/train_bench.py build/starling --short
 
 asan: packages  ## run the tests under AddressSanitizer and UBSan, in build-asan

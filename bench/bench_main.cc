@@ -11,6 +11,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "bench/bench.h"
+#include "bench/google_bench.h"
 #include "runtime/app/child_process.h"
 #include "runtime/app/heap.h"
 #include "runtime/app/threads.h"
@@ -18,6 +19,18 @@
 
 namespace starling::bench {
 namespace {
+
+#ifdef STARLING_GOOGLE_BENCHMARK
+constexpr auto kHot = RunHot;
+constexpr auto kScale = RunScale;
+#else
+absl::StatusOr<nlohmann::json> LeftOut(const BenchOptions&) {
+  std::printf("\nLeft out: this was built without Google Benchmark (Debian: libbenchmark-dev)\n");
+  return nlohmann::json();
+}
+constexpr auto kHot = LeftOut;
+constexpr auto kScale = LeftOut;
+#endif
 
 struct NamedSection {
   const char* name;
@@ -28,6 +41,8 @@ struct NamedSection {
 const std::vector<NamedSection>& Sections() {
   static const auto* const all = new std::vector<NamedSection>{
       {"codecs", "the codecs of tensors against memcpy, one core", RunCodecs},
+      {"hot", "envelopes, the mailbox, rounds, the update, snapshots, without a link", kHot},
+      {"scale", "wiring, ledger, placement, plans and Views for 10 to 10,000", kScale},
       {"transfer", "tensors over tcp and ipc, against a plain socket program", RunTransfer},
       {"hop", "from one replica's device to the next one's, nothing computed", RunHops},
       {"commit", "the end of a step in a stage of two replicas", RunCommit},

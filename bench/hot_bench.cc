@@ -1,20 +1,23 @@
-// Hot paths that are pure code: envelopes, the mailbox, rounds, snapshots, the update. CPU time of
-// one core (Google Benchmark).
-//
-//   build/bin/hot_bench [--benchmark_filter=Round] [--benchmark_min_time=0.5] [...]
-//
-// What passes over memory stands beside the pass that it cannot be faster than.
+// Hot paths that are pure code: envelopes, the mailbox, rounds, snapshots, the update. What passes
+// over memory stands beside the pass that it cannot be faster than.
 #include <benchmark/benchmark.h>
 
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "bench/google_bench.h"
+#include "runtime/base/check.h"
 #include "runtime/base/lane.h"
 #include "runtime/reactor/mailbox.h"
 #include "runtime/wire/wire.h"
@@ -22,10 +25,15 @@
 #include "sync/plan.h"
 #include "sync/round.h"
 
-namespace starling {
+namespace starling::bench {
 namespace {
 
-constexpr int64_t kElements = int64_t{16} << 20;  // 64 MiB: in no cache
+using benchmark::State;
+
+// The first argument of each benchmark that passes over memory: elements of a tensor or a stage.
+constexpr int64_t kSmall = 1024;
+constexpr int64_t kMedium = int64_t{1} << 20;
+constexpr int64_t kLarge = int64_t{16} << 20;  // 64 MiB: in no cache
 
 // --- envelopes: twice per microbatch and hop ---
 
@@ -43,21 +51,19 @@ Message ForwardOf(int64_t elements) {
   return message;
 }
 
-void BM_EnvelopeEncode(benchmark::State& state) {
+void EncodeEnvelope(State& state) {
   const Message message = ForwardOf(state.range(0));
   for (auto _ : state) benchmark::DoNotOptimize(EncodeMessage(message));
 }
-BENCHMARK(BM_EnvelopeEncode)->Arg(1024)->Arg(1 << 20);
 
-void BM_EnvelopeDecode(benchmark::State& state) {
+void DecodeEnvelope(State& state) {
   const Packet packet = EncodeMessage(ForwardOf(state.range(0)));
   for (auto _ : state) benchmark::DoNotOptimize(DecodeMessage(packet, WireLimits()));
 }
-BENCHMARK(BM_EnvelopeDecode)->Arg(1024)->Arg(1 << 20);
 
 // --- the mailbox: four times per microbatch and stage. A closure in and out, the signal too ---
 
-void BM_MailboxPushAndTake(benchmark::State& state) {
+void PushAndTake(State& state) {
   Mailbox<std::function<void()>> mailbox(1024);
   int64_t count = 0;
   for (auto _ : state) {
@@ -66,18 +72,17 @@ void BM_MailboxPushAndTake(benchmark::State& state) {
   }
   benchmark::DoNotOptimize(count);
 }
-BENCHMARK(BM_MailboxPushAndTake);
 
 // --- rounds: all members' work of one, delivered in memory ---
 
-RoundPlan PlanOf(uint32_t members) {
+RoundPlan PlanOf(uint32_t members, int64_t elements) {
   RoundPlan plan;
   plan.id = {Epoch{1}, Step{5}, 0, 1};
   for (uint32_t i = 0; i < members; ++i) {
     plan.members.push_back({{Epoch{1}, i + 1}, {{SegmentId{0}, {}}}});
     plan.expected_lane += LaneTerm(Step{5}, i, StageId{0});
   }
-  plan.parts = EqualParts(kElements, members);
+  plan.parts = EqualParts(elements, members);
   return plan;
 }
 
@@ -88,16 +93,16 @@ void Post(Incarnation from, std::vector<RoundSend> sends, Flying* flying) {
   for (RoundSend& send : sends) flying->emplace_back(from, std::move(send));
 }
 
-void BM_Round(benchmark::State& state) {
-  const auto count = static_cast<uint32_t>(state.range(0));
-  const RoundPlan plan = PlanOf(count);
-  const Blob gradient = MutableBlob::Zeros(DType::kF32, {kElements}).Freeze();
+void Round(State& state) {
+  const int64_t elements = state.range(0);
+  const auto count = static_cast<uint32_t>(state.range(1));
+  const RoundPlan plan = PlanOf(count, elements);
+  const Blob gradient = MutableBlob::Zeros(DType::kF32, {elements}).Freeze();
   for (auto _ : state) {
     std::vector<std::unique_ptr<RoundMember>> members;
     Flying flying;
     for (uint32_t i = 0; i < count; ++i) {
-      members.push_back(
-          std::make_unique<RoundMember>(plan, plan.members[i].incarnation, kElements));
+      members.push_back(std::make_unique<RoundMember>(plan, plan.members[i].incarnation, elements));
       Post(plan.members[i].incarnation,
            members[i]->Contribute({gradient, LaneTerm(Step{5}, i, StageId{0})}), &flying);
     }
@@ -113,92 +118,122 @@ void BM_Round(benchmark::State& state) {
       }
     }
     for (const auto& member : members) {
-      if (!member->complete() || !member->status().ok()) state.SkipWithError("incomplete");
+      STARLING_CHECK(member->complete() && member->status().ok());
     }
   }
   // Of the gradient, by each member.
-  state.SetBytesProcessed(state.iterations() * int64_t{count} * kElements * 4);
+  state.SetBytesProcessed(state.iterations() * int64_t{count} * elements * 4);
 }
-BENCHMARK(BM_Round)->Arg(2)->Arg(4)->Unit(benchmark::kMillisecond);
 
 // --- what passes over memory ---
 
 struct Stage {
-  Stage() {
+  explicit Stage(int64_t elements) : state(static_cast<size_t>(kStatePlanes * elements), 0.5f) {
     TensorSpec tensor;
     tensor.name = "matrix";
-    tensor.shape = {kElements};
+    tensor.shape = {elements};
     tensor.decay = true;
-    tensor.count = kElements;
+    tensor.count = elements;
     layout.tensors = {tensor};
-    layout.size = kElements;
+    layout.size = elements;
   }
+  int64_t bytes() const { return static_cast<int64_t>(state.size() * sizeof(float)); }
+
   StageLayout layout;
-  std::vector<float> state = std::vector<float>(kStatePlanes * kElements, 0.5f);
+  std::vector<float> state;
 };
 
-// Reads and writes what the update does: the state is read and written, the gradient read.
-constexpr int64_t kUpdateBytes = (2 * kStatePlanes + 1) * kElements * 4;
+// What an update reads and writes: the state both, the gradient is read.
+int64_t UpdateBytes(int64_t elements) { return (2 * kStatePlanes + 1) * elements * 4; }
 
-void BM_Update(benchmark::State& state) {
-  Stage stage;
-  const Blob gradient = MutableBlob::Zeros(DType::kF32, {kElements}).Freeze();
+void Update(State& state) {
+  Stage stage(state.range(0));
+  const Blob gradient = MutableBlob::Zeros(DType::kF32, {state.range(0)}).Freeze();
   UpdateScalars scalars;
   scalars.step_size = 1e-3f;
   for (auto _ : state) {
     benchmark::DoNotOptimize(
         ApplyAdamW(stage.layout, scalars, {gradient}, absl::MakeSpan(stage.state)));
   }
-  state.SetBytesProcessed(state.iterations() * kUpdateBytes);
+  state.SetBytesProcessed(state.iterations() * UpdateBytes(state.range(0)));
 }
-BENCHMARK(BM_Update)->Unit(benchmark::kMillisecond);
 
-void BM_PlainReadModifyWrite(benchmark::State& state) {
-  Stage stage;
-  const std::vector<float> gradient(kElements, 0.25f);
+void PlainUpdate(State& state) {
+  const int64_t elements = state.range(0);
+  Stage stage(elements);
+  const std::vector<float> gradient(static_cast<size_t>(elements), 0.25f);
   float* const p = stage.state.data();
   for (auto _ : state) {
-    for (int64_t i = 0; i < kElements; ++i) {
+    for (int64_t i = 0; i < elements; ++i) {
       const float g = gradient[static_cast<size_t>(i)];
       p[i] += g;
-      p[i + kElements] += g;
-      p[i + 2 * kElements] += g;
+      p[i + elements] += g;
+      p[i + 2 * elements] += g;
     }
     benchmark::ClobberMemory();
   }
-  state.SetBytesProcessed(state.iterations() * kUpdateBytes);
+  state.SetBytesProcessed(state.iterations() * UpdateBytes(state.range(0)));
 }
-BENCHMARK(BM_PlainReadModifyWrite)->Unit(benchmark::kMillisecond);
 
-void BM_StateHash(benchmark::State& state) {
-  const Stage stage;
+void HashState(State& state) {
+  const Stage stage(state.range(0));
   for (auto _ : state) {
-    benchmark::DoNotOptimize(HashBytes(stage.state.data(), stage.state.size() * sizeof(float)));
+    benchmark::DoNotOptimize(HashBytes(stage.state.data(), static_cast<size_t>(stage.bytes())));
   }
-  state.SetBytesProcessed(state.iterations() * kStatePlanes * kElements * 4);
+  state.SetBytesProcessed(state.iterations() * stage.bytes());
 }
-BENCHMARK(BM_StateHash)->Unit(benchmark::kMillisecond);
 
 // A copy of the state into memory of its own, as a snapshot is taken.
-void BM_Snapshot(benchmark::State& state) {
-  const Stage stage;
+void Snapshot(State& state) {
+  const Stage stage(state.range(0));
   for (auto _ : state) benchmark::DoNotOptimize(Blob::OfFloats(stage.state));
-  state.SetBytesProcessed(state.iterations() * kStatePlanes * kElements * 4);
+  state.SetBytesProcessed(state.iterations() * stage.bytes());
 }
-BENCHMARK(BM_Snapshot)->Unit(benchmark::kMillisecond);
 
-void BM_PlainCopy(benchmark::State& state) {
-  const Stage stage;
+void PlainCopy(State& state) {
+  const Stage stage(state.range(0));
   std::vector<float> to(stage.state.size());
   for (auto _ : state) {
     std::memcpy(to.data(), stage.state.data(), to.size() * sizeof(float));
     benchmark::ClobberMemory();
   }
-  state.SetBytesProcessed(state.iterations() * kStatePlanes * kElements * 4);
+  state.SetBytesProcessed(state.iterations() * stage.bytes());
 }
-BENCHMARK(BM_PlainCopy)->Unit(benchmark::kMillisecond);
+
+void Register(int64_t large) {
+  using benchmark::RegisterBenchmark;
+  RegisterBenchmark("envelope, encoded", EncodeEnvelope)->Arg(kSmall)->Arg(kMedium);
+  RegisterBenchmark("envelope, decoded", DecodeEnvelope)->Arg(kSmall)->Arg(kMedium);
+  RegisterBenchmark("mailbox, a closure in and out", PushAndTake);
+  RegisterBenchmark("round of 2, in memory", Round)->Args({large, 2});
+  RegisterBenchmark("round of 4, in memory", Round)->Args({large, 4});
+  RegisterBenchmark("update (AdamW)", Update)->Arg(large);
+  RegisterBenchmark("  a plain loop over as much", PlainUpdate)->Arg(large);
+  RegisterBenchmark("hash of a state", HashState)->Arg(large);
+  RegisterBenchmark("snapshot of a state", Snapshot)->Arg(large);
+  RegisterBenchmark("  its copy into used memory", PlainCopy)->Arg(large);
+}
 
 }  // namespace
-}  // namespace starling
 
-BENCHMARK_MAIN();
+absl::StatusOr<nlohmann::json> RunHot(const BenchOptions& options) {
+  Register(options.short_form ? kMedium : kLarge);
+  std::printf(
+      "\nHot paths, CPU time of one core, median of %d rounds in turn\n%-32s %12s %12s %9s\n",
+      RoundsOf(options), "", "KiB of fp32", "us", "GB/s");
+  nlohmann::json rows = nlohmann::json::array();
+  for (const Timed& timed : RunRegistered(options).timed) {
+    const std::string kib = timed.size == 0 ? "" : absl::StrCat(timed.size * 4 / 1024);
+    const std::string rate =
+        timed.bytes_per_s == 0 ? "" : absl::StrFormat("%.2f", timed.bytes_per_s / 1e9);
+    std::printf("%-32s %12s %12.2f %9s\n", timed.name.c_str(), kib.c_str(), Median(timed.cpu_us),
+                rate.c_str());
+    rows.push_back({{"what", std::string(absl::StripLeadingAsciiWhitespace(timed.name))},
+                    {"bytes", timed.size * 4},
+                    {"cpu_us", timed.cpu_us}});
+    if (timed.bytes_per_s != 0) rows.back()["gb_s"] = timed.bytes_per_s / 1e9;
+  }
+  return rows;
+}
+
+}  // namespace starling::bench

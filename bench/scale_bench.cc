@@ -1,14 +1,10 @@
 // What one decision, or one microbatch, costs the trainer's and the router's pure code as the swarm
-// grows, beside the order that its header states. One core, CPU time.
-//
-//   build/bin/scale_bench [--benchmark_filter=Wiring] [--benchmark_min_time=0.5] [...]
-//
-// Each family prints its time per size, the coefficient of the stated order that fits them best
-// ("BigO"), and how far they are from it ("RMS", as a share of their mean).
+// grows, beside the order that its header states.
 #include <benchmark/benchmark.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <deque>
 #include <functional>
 #include <map>
@@ -16,6 +12,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "bench/google_bench.h"
 #include "router/placement.h"
 #include "router/wiring.h"
 #include "runtime/base/rng.h"
@@ -26,8 +25,10 @@
 #include "runtime/trainer/swarm.h"
 #include "sync/plan.h"
 
-namespace starling {
+namespace starling::bench {
 namespace {
+
+using benchmark::State;
 
 Incarnation Inc(int64_t counter) { return {Epoch{1}, static_cast<uint32_t>(counter)}; }
 
@@ -41,7 +42,7 @@ std::vector<Incarnation> Incarnations(int64_t count) {
 
 // A choice, and the answer to one made earlier: as many microbatches are under way as there are
 // candidates.
-void BM_WiringChooseAndReport(benchmark::State& state) {
+void ChooseAndReport(State& state) {
   const int64_t candidates = state.range(0);
   const absl::Time now = absl::UnixEpoch();
   Wiring wiring{Wiring::Options()};
@@ -60,10 +61,6 @@ void BM_WiringChooseAndReport(benchmark::State& state) {
   }
   state.SetComplexityN(candidates);
 }
-BENCHMARK(BM_WiringChooseAndReport)
-    ->RangeMultiplier(10)
-    ->Range(10, 10000)
-    ->Complexity(benchmark::oLogN);
 
 // --- the ledger: once per microbatch, and once per fence ---
 
@@ -83,23 +80,19 @@ void Enter(uint32_t index, Ledger* ledger) {
   }
 }
 
-// A whole step's entries; "entry" is the time of one of them.
-void BM_LedgerStep(benchmark::State& state) {
+// A whole step's entries.
+void EnterStep(State& state) {
   const auto microbatches = static_cast<uint32_t>(state.range(0));
   for (auto _ : state) {
     Ledger ledger(kLedgerStages, microbatches);
     for (uint32_t index = 0; index < microbatches; ++index) Enter(index, &ledger);
     benchmark::DoNotOptimize(ledger.complete());
   }
-  const double entries = (2.0 + kLedgerStages) * microbatches;
-  state.counters["entry"] = benchmark::Counter(
-      entries, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
   state.SetComplexityN(state.range(0));
 }
-BENCHMARK(BM_LedgerStep)->RangeMultiplier(10)->Range(10, 10000)->Complexity(benchmark::oNLogN);
 
 // One of a stage's replicas is gone after half of the step: what is to be done about it.
-void BM_LedgerResolve(benchmark::State& state) {
+void Resolve(State& state) {
   const auto microbatches = static_cast<uint32_t>(state.range(0));
   Ledger ledger(kLedgerStages, microbatches);
   Ledger::FenceAnswers answers;
@@ -129,7 +122,6 @@ void BM_LedgerResolve(benchmark::State& state) {
   }
   state.SetComplexityN(state.range(0));
 }
-BENCHMARK(BM_LedgerResolve)->RangeMultiplier(10)->Range(100, 10000)->Complexity(benchmark::oNLogN);
 
 // --- placement: once per period, departure and newcomer ---
 
@@ -151,33 +143,17 @@ PlacementPicture Picture(int64_t replicas, int64_t stages) {
   return picture;
 }
 
-void BM_ChooseStage(benchmark::State& state) {
+void StageOfOne(State& state) {
   const PlacementPicture picture = Picture(state.range(0), state.range(1));
   for (auto _ : state) benchmark::DoNotOptimize(ChooseStage(picture, 1));
   state.SetComplexityN(state.range(0));
 }
-BENCHMARK(BM_ChooseStage)
-    ->Args({100, 10})
-    ->Args({1000, 10})
-    ->Args({10000, 10})
-    ->Complexity(benchmark::oNLogN);
 
-void BM_ProposeMoves(benchmark::State& state) {
+void Moves(State& state) {
   const PlacementPicture picture = Picture(state.range(0), state.range(1));
-  size_t moves = 0;
-  for (auto _ : state) moves = ProposeMoves(picture, PlacementOptions()).moves.size();
-  state.counters["moves"] = static_cast<double>(moves);
+  for (auto _ : state) benchmark::DoNotOptimize(ProposeMoves(picture, PlacementOptions()));
   state.SetComplexityN(state.range(0));
 }
-BENCHMARK(BM_ProposeMoves)
-    ->Args({100, 10})
-    ->Args({1000, 10})
-    ->Args({10000, 10})
-    ->Complexity(benchmark::oNLogN);
-
-// As many stages as are likely with so many replicas.
-void BM_ProposeMovesManyStages(benchmark::State& state) { BM_ProposeMoves(state); }
-BENCHMARK(BM_ProposeMovesManyStages)->Args({1000, 30})->Args({10000, 100})->Args({10000, 300});
 
 // --- the plan of a stage's round: once per stage and decision ---
 
@@ -198,7 +174,7 @@ std::map<Incarnation, std::vector<SegmentSummary>> SealedBy(int64_t replicas) {
   return sealed;
 }
 
-void BM_PickAndPlan(benchmark::State& state) {
+void PickAndPlan(State& state) {
   const auto sealed = SealedBy(state.range(0));
   const auto microbatches = static_cast<uint32_t>(state.range(0)) * kEach;
   for (auto _ : state) {
@@ -208,10 +184,9 @@ void BM_PickAndPlan(benchmark::State& state) {
   }
   state.SetComplexityN(state.range(0));
 }
-BENCHMARK(BM_PickAndPlan)->RangeMultiplier(10)->Range(10, 1000)->Complexity(benchmark::oNLogN);
 
 // A tenth of the members of a round have died in it.
-void BM_KeepParts(benchmark::State& state) {
+void PartsKept(State& state) {
   const int64_t replicas = state.range(0);
   RoundPlan before;
   std::vector<RoundMemberPlan> now;
@@ -223,7 +198,6 @@ void BM_KeepParts(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(KeepParts(before, now));
   state.SetComplexityN(replicas);
 }
-BENCHMARK(BM_KeepParts)->RangeMultiplier(10)->Range(10, 1000)->Complexity(benchmark::oNLogN);
 
 // --- the View: once per change of the membership ---
 
@@ -238,21 +212,15 @@ class StillEnv : public Env {
   uint64_t timers_ = 0;
 };
 
-// Takes packets and counts their bytes.
-class CountingTransport : public Transport {
+class StillTransport : public Transport {
  public:
   const Endpoint& address() const override { return address_; }
   void SetHandler(TransportHandler*) override {}
-  absl::Status Send(const Endpoint&, Channel, Packet packet) override {
-    bytes_ += packet.envelope.size_bytes();
-    return absl::OkStatus();
-  }
+  absl::Status Send(const Endpoint&, Channel, Packet) override { return absl::OkStatus(); }
   void Disconnect(const Endpoint&) override {}
-  uint64_t bytes() const { return bytes_; }
 
  private:
   const Endpoint address_{"tcp://10.0.0.1:49200", "tcp://10.0.0.1:49201"};
-  uint64_t bytes_ = 0;
 };
 
 class ViewSender {
@@ -281,56 +249,124 @@ class ViewSender {
     const Incarnation one = *swarm_.OfStage(StageId{swarm_.stages() / 2}).begin();
     swarm_.SetDraining(one, !swarm_.Find(one)->member.draining);
   }
-  double bytes() const { return static_cast<double>(transport_.bytes()); }
 
  private:
   StillEnv env_;
-  CountingTransport transport_;
+  StillTransport transport_;
   Swarm swarm_;
 };
 
-// The first View: everyone is told who serves its stage and the next ones. All is as much as there
-// are replicas times replicas per stage, which is what N stands for; "MB" is what is sent.
-void BM_FirstView(benchmark::State& state) {
-  double bytes = 0;
+// Everyone is told who serves its stage and the next ones: as much as there are replicas times
+// replicas per stage.
+void FirstView(State& state) {
   for (auto _ : state) {
     state.PauseTiming();
     ViewSender sender(state.range(0), static_cast<uint32_t>(state.range(1)));
     state.ResumeTiming();
     sender.Send();
-    bytes = sender.bytes();
   }
-  state.counters["MB"] = bytes / 1e6;
   state.SetComplexityN(state.range(0) * state.range(0) / state.range(1));
 }
-BENCHMARK(BM_FirstView)
-    ->Args({100, 10})
-    ->Args({1000, 20})
-    ->Args({10000, 100})
-    ->Unit(benchmark::kMillisecond)
-    ->Complexity(benchmark::oN);
 
-// One replica comes, goes or is about to go: N is the replicas told times what each is told.
-void BM_ViewAfterAChange(benchmark::State& state) {
+// One replica is about to go: those are told that are near it, each of as many.
+void ViewAfterAChange(State& state) {
   ViewSender sender(state.range(0), static_cast<uint32_t>(state.range(1)));
   sender.Send();
-  const double before = sender.bytes();
   for (auto _ : state) {
     sender.Change();
     sender.Send();
   }
-  state.counters["MB"] = (sender.bytes() - before) / 1e6 / static_cast<double>(state.iterations());
-  const int64_t near = 3 * state.range(0) / state.range(1);
+  const int64_t near = state.range(0) / state.range(1);
   state.SetComplexityN(near * near);
 }
-BENCHMARK(BM_ViewAfterAChange)
-    ->Args({100, 10})
-    ->Args({1000, 20})
-    ->Args({10000, 100})
-    ->Unit(benchmark::kMillisecond)
-    ->Complexity(benchmark::oN);
+
+struct Row {
+  const char* name;
+  void (*run)(State&);
+  std::vector<std::vector<int64_t>> arguments;  // N, and the stages where they matter
+  benchmark::BigO order;                        // of the number that it gives as its complexity
+  const char* order_name;                       // by N
+};
+
+std::vector<Row> Rows() {
+  using benchmark::oLogN;
+  using benchmark::oN;
+  using benchmark::oNLogN;
+  return {
+      {"wiring: a choice among N, an answer",
+       ChooseAndReport,
+       {{10}, {100}, {1000}, {10000}},
+       oLogN,
+       "log N"},
+      {"ledger: all entries of N microbatches",
+       EnterStep,
+       {{10}, {100}, {1000}, {10000}},
+       oNLogN,
+       "N log N"},
+      {"ledger: a fence in N microbatches", Resolve, {{100}, {1000}, {10000}}, oNLogN, "N log N"},
+      {"placement: one more of N replicas",
+       StageOfOne,
+       {{100, 10}, {1000, 10}, {10000, 10}},
+       oNLogN,
+       "N log N"},
+      {"placement: moves, 10 stages",
+       Moves,
+       {{100, 10}, {1000, 10}, {10000, 10}},
+       oNLogN,
+       "N log N"},
+      {"placement: moves, N/33 stages", Moves, {{1000, 30}, {10000, 300}}, benchmark::oNone, ""},
+      {"round: plan of N members", PickAndPlan, {{10}, {100}, {1000}}, oNLogN, "N log N"},
+      {"round: a tenth of N members is gone", PartsKept, {{10}, {100}, {1000}}, oNLogN, "N log N"},
+      {"first View; 10, 20, 100 stages",
+       FirstView,
+       {{100, 10}, {1000, 20}, {10000, 100}},
+       oN,
+       "N^2/stages"},
+      {"Views after a change; as many",
+       ViewAfterAChange,
+       {{100, 10}, {1000, 20}, {10000, 100}},
+       oN,
+       "(N/stages)^2"},
+  };
+}
+
+std::string Short(double us) { return absl::StrFormat("%.*f", us < 10 ? 2 : us < 100 ? 1 : 0, us); }
 
 }  // namespace
-}  // namespace starling
 
-BENCHMARK_MAIN();
+absl::StatusOr<nlohmann::json> RunScale(const BenchOptions& options) {
+  const std::vector<Row> rows = Rows();
+  for (const Row& row : rows) {
+    auto* const family = benchmark::RegisterBenchmark(row.name, row.run);
+    for (const std::vector<int64_t>& arguments : row.arguments) family->Args(arguments);
+    if (row.order != benchmark::oNone) family->Complexity(row.order);
+  }
+  std::printf(
+      "\nCost of one call as the swarm grows, CPU us of one core, median of %d rounds in turn\n"
+      "%-38s %7s %7s %7s %7s  %-12s %6s\n",
+      RoundsOf(options), "N:", "10", "100", "1000", "10000", "stated order", "off it");
+  const Measured measured = RunRegistered(options);
+  nlohmann::json json = nlohmann::json::array();
+  for (const Row& row : rows) {
+    std::map<int64_t, std::vector<double>> us;
+    for (const Timed& timed : measured.timed) {
+      if (timed.name == row.name) us[timed.size] = timed.cpu_us;
+    }
+    nlohmann::json entry = {{"what", row.name}, {"order", row.order_name}};
+    std::string line = absl::StrFormat("%-38s", row.name);
+    for (const int64_t n : {10, 100, 1000, 10000}) {
+      const auto found = us.find(n);
+      absl::StrAppendFormat(&line, " %7s", found == us.end() ? "" : Short(Median(found->second)));
+      if (found != us.end()) entry["cpu_us"][absl::StrCat(n)] = found->second;
+    }
+    if (const auto off = measured.off_order.find(row.name); off != measured.off_order.end()) {
+      absl::StrAppendFormat(&line, "  %-12s %4.0f %%", row.order_name, 100 * off->second);
+      entry["off_order"] = off->second;
+    }
+    std::printf("%s\n", line.c_str());
+    json.push_back(std::move(entry));
+  }
+  return json;
+}
+
+}  // namespace starling::bench

@@ -45,6 +45,34 @@ TEST(BenchProgramTest, ShortFormMeasuresEachPartBesideWhatItIsComparedWith) {
   EXPECT_FALSE(json.at("about").at("version").get<std::string>().empty());
 }
 
+TEST(BenchProgramTest, ShortFormMeasuresPureCodeBesideTheOrdersStated) {
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/bench.json";
+  const Finished run =
+      RunToEnd({STARLING_PROGRAM, "bench", "hot", "scale", "--short", "--json", path}, kLimit);
+  ASSERT_EQ(run.exit_code, 0) << run.output << run.errors;
+  const auto json = nlohmann::json::parse(FileText(path));
+  if (json.at("hot").is_null()) {  // no Google Benchmark here
+    EXPECT_TRUE(json.at("scale").is_null());
+    EXPECT_THAT(run.output, HasSubstr("Left out"));
+    return;
+  }
+  EXPECT_EQ(json.at("hot").size(), 12u);  // ten paths, two of them at two sizes
+  for (const auto& row : json.at("hot")) {
+    ASSERT_EQ(row.at("cpu_us").size(), 1u) << row;
+    EXPECT_GT(row.at("cpu_us").at(0).get<double>(), 0) << row;
+  }
+  EXPECT_EQ(json.at("scale").size(), 10u);
+  size_t timed = 0;
+  for (const auto& row : json.at("scale")) {
+    for (const auto& us : row.at("cpu_us")) EXPECT_GT(us.at(0).get<double>(), 0) << row;
+    timed += row.at("cpu_us").size();
+    EXPECT_EQ(row.contains("off_order"), row.at("order") != "") << row;
+  }
+  EXPECT_EQ(timed, 31u);
+  EXPECT_EQ(json.at("scale").at(0).at("cpu_us").size(), 4u);  // wiring, for 10 to 10,000
+}
+
 TEST(BenchProgramTest, OtherProgramsAreTakenInTurnWithTheBaselineAndItsControl) {
   const TemporaryFolder folder;
   const std::string path = folder.path() + "/bench.json";
@@ -60,6 +88,12 @@ TEST(BenchProgramTest, OtherProgramsAreTakenInTurnWithTheBaselineAndItsControl) 
     EXPECT_GT(training.at("contenders").at(name).at("tokens_per_s").get<double>(), 0) << name;
   }
   EXPECT_EQ(training.at("contenders").at("other").at("tokens_per_s"), 32 * 128 / 0.5);
+  // Three steps of two replicas count; a command that is no swarm tells nothing of its steps' end.
+  const auto& swarm = training.at("contenders").at("2x1");
+  EXPECT_EQ(swarm.at("ends"), 6);
+  EXPECT_GT(swarm.at("end_share").get<double>(), 0);
+  EXPECT_LT(swarm.at("end_share").get<double>(), 1);
+  EXPECT_FALSE(training.at("contenders").at("other").contains("end_share"));
   EXPECT_TRUE(training.contains("control_spread"));
 }
 
