@@ -455,8 +455,9 @@ void Peer::On(const MoveTo& move) {
   Reconnect();
 }
 
+// Or served before, and has loaded the state of a new era.
 void Peer::BeginToServe() {
-  if (std::exchange(state_, State::kServing) == State::kServing) return;
+  state_ = State::kServing;
   const std::optional<StateName>& held = keeper_->held();
   if (held && held->version == server_->version()) server_->SetOlder(keeper_->older());
 }

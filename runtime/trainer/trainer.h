@@ -160,6 +160,8 @@ class Trainer : public TransportHandler {
   bool MayBeginAhead() const;
   bool AllStepsOnNewest() const;
   bool LastStateIsBack() const;
+  void ExpectJoiners();
+  bool WaitsForJoiner() const;
   bool MaySeal() const;
   void OnStepDone(absl::StatusOr<StepOutcome> outcome);
   void Decide(const StepOutcome& outcome);
@@ -207,6 +209,9 @@ class Trainer : public TransportHandler {
   std::unique_ptr<StepRun> step_run_;   // of the step to be decided next
   std::unique_ptr<StepRun> ahead_run_;  // of the one after it, with delayed commit
   Departures::Avoided ahead_avoids_;    // since before it began
+  // Joiners that were at the version before version_, and how often they were waited for.
+  std::set<Incarnation> expected_joiners_;
+  std::map<Incarnation, uint32_t> waited_for_;
   uint64_t record_number_ = 0;
   std::vector<Incarnation> unrecorded_leaves_;
   bool admitting_ = false;                      // a record with joins is being persisted

@@ -3,12 +3,23 @@
 // In steady state step t+1 is computed on version t-1 while step t is summed up and applied.
 // Whoever joins must have both versions: it has, once it has come to the newest one by an update.
 // The first step after a start or a return is computed on the newest version.
+//
+// Where a round takes longer than a step computes, a step is complete when it is promoted. It is not
+// sealed before joiners that were at the version before have come to the newest one: nobody could
+// ever join else.
+#include <algorithm>
+#include <map>
 #include <set>
 #include <utility>
 
 #include "runtime/trainer/trainer.h"
 
 namespace starling {
+namespace {
+
+constexpr uint32_t kWaitsForAJoiner = 3;
+
+}  // namespace
 
 // After a decision.
 void Trainer::NextStep() {
@@ -65,6 +76,32 @@ bool Trainer::LastStateIsBack() const {
     if (swarm_.OfStage(StageId{stage}).empty() && back.count(StageId{stage}) == 0) return false;
   }
   return with_older != back;
+}
+
+// A decision is about to move the version on.
+void Trainer::ExpectJoiners() {
+  expected_joiners_.clear();
+  if (!options_.config.train.delayed_commit) return;
+  std::map<Incarnation, uint32_t> waited;
+  admission_.ForEach([&](const Replica& joiner) {
+    const Incarnation name = joiner.member.incarnation;
+    const auto before = waited_for_.find(name);
+    const uint32_t times = before == waited_for_.end() ? 0 : before->second;
+    const bool expect = IsCurrent(joiner) && times < kWaitsForAJoiner;
+    if (expect) expected_joiners_.insert(name);
+    waited[name] = times + (expect ? 1 : 0);
+  });
+  waited_for_ = std::move(waited);
+}
+
+// One of those has not come to the newest version yet, or is about to be let in.
+bool Trainer::WaitsForJoiner() const {
+  if (phase_ != Phase::kTraining) return false;
+  if (env_->Now() - last_decision_ >= options_.config.swarm.dead_after) return false;
+  return std::any_of(expected_joiners_.begin(), expected_joiners_.end(), [this](const Incarnation& name) {
+    const Replica* joiner = admission_.Find(name);
+    return joiner != nullptr && (!IsCurrent(*joiner) || joiner->older);
+  });
 }
 
 }  // namespace starling

@@ -115,6 +115,7 @@ std::unique_ptr<StepRun> Trainer::MakeStep(StepRun::Options step) {
 }
 
 void Trainer::ForgetSteps() {
+  expected_joiners_.clear();
   step_run_.reset();
   ahead_run_.reset();
 }
@@ -125,8 +126,9 @@ uint32_t Trainer::Window() const {
 }
 
 // The end of a step waits for a record that is being written: those it names join this very step;
-// and, for a moment, until replicas have been asked for the snapshot of its version.
-bool Trainer::MaySeal() const { return !admitting_ && !saver_.holds(); }
+// and, for a moment, until replicas have been asked for the snapshot of its version, and with
+// delayed commit until joiners have come to it.
+bool Trainer::MaySeal() const { return !admitting_ && !saver_.holds() && !WaitsForJoiner(); }
 
 void Trainer::OnStepDone(absl::StatusOr<StepOutcome> outcome) {
   if (phase_ == Phase::kDone) return;  // the last checkpoint failed while it evaluated
@@ -186,6 +188,7 @@ void Trainer::Decide(const StepOutcome& outcome) {
 
 void Trainer::Commit(const Decision& decision, const StepOutcome& outcome) {
   step_run_.reset();
+  ExpectJoiners();
   version_ = VersionAfter(decision.step);
   if (decision.skip) ++skipped_;
   live_.emplace().newest = decision;

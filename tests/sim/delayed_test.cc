@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -117,6 +118,48 @@ TEST(DelayedCommitTest, NewcomerJoinsAndNoStepIsComputedOnAnotherVersionForIt) {
   EXPECT_EQ(swarm.steps().back().replicas, (std::vector<uint32_t>{2, 3, 2}));
   const std::vector<uint64_t> staleness = Staleness(swarm);
   EXPECT_EQ(std::count(staleness.begin(), staleness.end(), 1u), 29);
+}
+
+// A round takes longer than a step computes: each step is complete when it is promoted.
+TEST(DelayedCommitTest, NewcomerJoinsThoughEachStepIsCompleteWhenTheOneBeforeIsDecided) {
+  SwarmOptions options = Delayed(2, 20);
+  options.eval_every = 0;
+  options.checkpoint_every = 0;
+  SwarmWorld swarm(options);
+  swarm.world().network().SetFilter([&swarm](const PacketInfo& packet) {
+    PacketFate fate;
+    for (uint32_t stage = 0; stage < 3; ++stage) {
+      const std::set<NodeId> siblings = {swarm.peer_node(stage, 0), swarm.peer_node(stage, 1)};
+      const bool round = packet.channel == Channel::kBulk && siblings.count(packet.from) > 0 &&
+                         siblings.count(packet.to) > 0;
+      if (round) fate.extra_delay = absl::Milliseconds(100);
+    }
+    return fate;
+  });
+  RunTo(swarm, 3);
+  swarm.AddPeer(1);
+  RunTo(swarm, 6);
+  EXPECT_EQ(swarm.checkers().count("peer_joined"), 7u) << swarm.Report();
+  ExpectGoodEnd(swarm);
+}
+
+// It served in the era before, and comes to this one late, by results: it computes the step that is
+// under way as the others do.
+TEST(DelayedCommitTest, WhoComesLateToANewEraHasTheVersionBefore) {
+  SwarmOptions options = Delayed(2, 200);
+  options.eval_every = 0;
+  SwarmWorld swarm(options);
+  RunTo(swarm, 5);
+  swarm.world().Crash(swarm.peer_node(2, 0));
+  CrashForAWhile(swarm, swarm.peer_node(2, 1));
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("era_began") == 2; }));
+  // Its load takes longer than the others wait for.
+  swarm.world().faults(swarm.peer_node(1, 1)).hiccup = absl::Seconds(62);
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("peer_joined") == 10; }));
+  ASSERT_TRUE(swarm.RunUntil([&] { return swarm.checkers().count("peer_joined") == 11; }));
+  swarm.world().Crash(swarm.peer_node(1, 0));
+  ExpectGoodEnd(swarm);
+  EXPECT_EQ(swarm.checkers().count("resumed"), 0u) << swarm.Report();
 }
 
 TEST(DelayedCommitTest, ReplicaLeavesAtEveryMomentAndNothingIsReplayed) {
