@@ -143,10 +143,12 @@ bool CutAlike(const RunConfig& a, const RunConfig& b) {
                     });
 }
 
-// What replicas may still hold: the newest decision, unless the run is cut otherwise from now on.
+// What replicas may still hold: the newest decision, unless none can go on with it, because the run
+// is cut otherwise from now on, or wants another device.
 absl::Status FindLiveState(Disk& disk, const DecisionLogState& log, RunPlan* plan) {
   STARLING_ASSIGN_OR_RETURN(const RunConfig before, ReadRunConfig(disk, plan->directory, {}));
-  if (!log.newest || log.members.empty() || !CutAlike(before, plan->config)) {
+  if (!log.newest || log.members.empty() || !CutAlike(before, plan->config) ||
+      !SameDevice(before, plan->config)) {
     return absl::OkStatus();
   }
   LiveState live;

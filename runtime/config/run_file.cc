@@ -277,4 +277,13 @@ std::string ToToml(const RunConfig& config, TomlStyle style) {
   return out;
 }
 
+bool SameDevice(const RunConfig& a, const RunConfig& b) {
+  RunConfig same = b;
+  same.model = a.model;
+  same.train.seed = a.train.seed;
+  same.train.precision = a.train.precision;
+  same.train.delayed_commit = a.train.delayed_commit;
+  return ToToml(same) == ToToml(b);
+}
+
 }  // namespace starling

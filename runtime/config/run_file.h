@@ -32,6 +32,9 @@ enum class TomlStyle {
 // Every key. Parsing the result gives the same configuration, exactly.
 std::string ToToml(const RunConfig& config, TomlStyle style = TomlStyle::kPlain);
 
+// A device made for one, and the state in it, can go on with the other, where stages are cut alike.
+bool SameDevice(const RunConfig& a, const RunConfig& b);
+
 }  // namespace starling
 
 #endif  // STARLING_RUNTIME_CONFIG_RUN_FILE_H_

@@ -18,8 +18,7 @@ constexpr absl::Duration kLookAgain = absl::Milliseconds(20);  // whether an upd
 constexpr absl::Duration kLeaveWait = absl::Seconds(2);
 constexpr size_t kUnknownSenderBound = 256;
 
-// The same numbers are made of it, in the same groups: what was made for one can go on with the
-// other.
+// The same numbers are made of it, in the same groups.
 bool SameStage(const RunConfig& a, const RunConfig& b, StageId stage) {
   const size_t s = Value(stage);
   const std::vector<LayerRange> before = StageRanges(a);
@@ -28,11 +27,7 @@ bool SameStage(const RunConfig& a, const RunConfig& b, StageId stage) {
       before[s].end != after[s].end) {
     return false;
   }
-  RunConfig model = b;
-  model.model = a.model;
-  model.train.seed = a.train.seed;
-  model.train.delayed_commit = a.train.delayed_commit;
-  return ToToml(model) == ToToml(b);
+  return SameDevice(a, b);
 }
 
 }  // namespace

@@ -4,9 +4,9 @@
 // Whoever joins must have both versions: it has, once it has come to the newest one by an update.
 // The first step after a start or a return is computed on the newest version.
 //
-// Where a round takes longer than a step computes, a step is complete when it is promoted. It is not
-// sealed before joiners that were at the version before have come to the newest one: nobody could
-// ever join else.
+// Where a round takes longer than a step computes, a step is complete when it is promoted. It is
+// not sealed before joiners that were at the version before have come to the newest one: nobody
+// could ever join else.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -98,10 +98,11 @@ void Trainer::ExpectJoiners() {
 bool Trainer::WaitsForJoiner() const {
   if (phase_ != Phase::kTraining) return false;
   if (env_->Now() - last_decision_ >= options_.config.swarm.dead_after) return false;
-  return std::any_of(expected_joiners_.begin(), expected_joiners_.end(), [this](const Incarnation& name) {
-    const Replica* joiner = admission_.Find(name);
-    return joiner != nullptr && (!IsCurrent(*joiner) || joiner->older);
-  });
+  return std::any_of(expected_joiners_.begin(), expected_joiners_.end(),
+                     [this](const Incarnation& name) {
+                       const Replica* joiner = admission_.Find(name);
+                       return joiner != nullptr && (!IsCurrent(*joiner) || joiner->older);
+                     });
 }
 
 }  // namespace starling

@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "runtime/config/run_file.h"
 #include "runtime/reactor/posix_disk.h"
+#include "runtime/trainer/decision_json.h"
 #include "stages/initial_state.h"
 #include "tests/runtime/reactor/temporary_folder.h"
 #include "tests/testing/subprocess.h"
@@ -103,6 +104,28 @@ TEST_F(RunPlanTest, ReopenedRunHasGreaterEpochAndEraAndTheSameName) {
   EXPECT_EQ(plan->era, Era{1});
   EXPECT_EQ(plan->config.train.steps, 20);
   EXPECT_EQ(plan->layouts.size(), 1u);  // the same checkpoint under another cut
+}
+
+// Where a replica would make its device anew, what it holds is lost: nobody is asked.
+TEST_F(RunPlanTest, LiveReplicasAreAskedUnlessTheyWouldNeedOtherDevices) {
+  Make().lock.reset();
+  Decision joins;
+  joins.number = 1;
+  joins.epoch = Epoch{1};
+  joins.era = Era{1};
+  joins.joins = {Member{Incarnation{Epoch{1}, 1}, PeerId{7}, StageId{0}, {"tcp://a", "tcp://b"}}};
+  Decision step = joins;
+  step.number = 2;
+  step.joins.clear();
+  step.step = Step{1};
+  const std::string log = run_ + "/decisions.jsonl";
+  WriteFileText(log, *disk_.Read(log) + ToJsonLine(joins) + "\n" + ToJsonLine(step) + "\n");
+  EXPECT_TRUE(Reopen()->live.has_value());
+  EXPECT_TRUE(Reopen({"train.steps=20"})->live.has_value());
+  for (const char* other :
+       {"train.delayed_commit=true", "train.seed=2", "train.precision=bf16", "swarm.stages=1"}) {
+    EXPECT_FALSE(Reopen({other})->live.has_value()) << other;
+  }
 }
 
 TEST_F(RunPlanTest, RunInUseIsUnavailable) {
