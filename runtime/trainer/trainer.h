@@ -211,6 +211,7 @@ class Trainer : public TransportHandler {
   Departures::Avoided ahead_avoids_;    // since before it began
   // Joiners that were at the version before version_, and how often they were waited for.
   std::set<Incarnation> expected_joiners_;
+  absl::Time joiners_until_;  // they are waited for
   std::map<Incarnation, uint32_t> waited_for_;
   uint64_t record_number_ = 0;
   std::vector<Incarnation> unrecorded_leaves_;

@@ -18,6 +18,7 @@ namespace starling {
 namespace {
 
 constexpr uint32_t kWaitsForAJoiner = 3;
+constexpr absl::Duration kLeastWait = absl::Seconds(1);
 
 }  // namespace
 
@@ -82,6 +83,10 @@ bool Trainer::LastStateIsBack() const {
 void Trainer::ExpectJoiners() {
   expected_joiners_.clear();
   if (!options_.config.train.delayed_commit) return;
+  // Who keeps up with the steps needs no longer than one.
+  const absl::Time now = env_->Now();
+  joiners_until_ =
+      now + std::min(std::max(now - last_decision_, kLeastWait), options_.config.swarm.dead_after);
   std::map<Incarnation, uint32_t> waited;
   admission_.ForEach([&](const Replica& joiner) {
     const Incarnation name = joiner.member.incarnation;
@@ -96,8 +101,7 @@ void Trainer::ExpectJoiners() {
 
 // One of those has not come to the newest version yet, or is about to be let in.
 bool Trainer::WaitsForJoiner() const {
-  if (phase_ != Phase::kTraining) return false;
-  if (env_->Now() - last_decision_ >= options_.config.swarm.dead_after) return false;
+  if (phase_ != Phase::kTraining || env_->Now() >= joiners_until_) return false;
   return std::any_of(expected_joiners_.begin(), expected_joiners_.end(),
                      [this](const Incarnation& name) {
                        const Replica* joiner = admission_.Find(name);
