@@ -13,6 +13,9 @@
 namespace starling {
 namespace {
 
+// As many parameters, with their gradients and moments, are in cache still when they are hashed.
+constexpr int64_t kCached = 16 << 10;
+
 void UpdateRun(const UpdateScalars& scalars, float decay, int64_t count,
                const float* __restrict gradient, float* __restrict parameter,
                float* __restrict first, float* __restrict second) {
@@ -53,17 +56,24 @@ absl::Status CheckGradientPieces(const StageLayout& layout, const std::vector<Bl
 absl::Status ApplyAdamW(const StageLayout& layout, const UpdateScalars& scalars,
                         const std::vector<Blob>& gradient, absl::Span<float> state) {
   const size_t size = static_cast<size_t>(layout.size);
-  return ApplyAdamW(layout, scalars, gradient, state.subspan(0, size), state.subspan(size));
+  return ApplyAdamW(layout, scalars, gradient, state.subspan(0, size), state.subspan(size),
+                    nullptr);
 }
 
 absl::Status ApplyAdamW(const StageLayout& layout, const UpdateScalars& scalars,
                         const std::vector<Blob>& gradient, absl::Span<float> parameters,
-                        absl::Span<float> moments) {
+                        absl::Span<float> moments, Hasher128* hash) {
   STARLING_CHECK_EQ(static_cast<int64_t>(parameters.size()), layout.size);
   STARLING_CHECK_EQ(static_cast<int64_t>(moments.size()), (kStatePlanes - 1) * layout.size);
   STARLING_RETURN_IF_ERROR(CheckGradientPieces(layout, gradient));
   float* const first = moments.data();
   float* const second = first + layout.size;
+  int64_t hashed = 0;  // floats of the parameters
+  const auto hash_to = [&](int64_t end) {
+    if (hash == nullptr) return;
+    hash->Update(parameters.data() + hashed, static_cast<size_t>(end - hashed) * sizeof(float));
+    hashed = end;
+  };
   // Tensors and pieces are both in order of their offsets: walk them side by side.
   size_t piece = 0;
   int64_t piece_begin = 0;
@@ -74,13 +84,17 @@ absl::Status ApplyAdamW(const StageLayout& layout, const UpdateScalars& scalars,
       while (piece_begin + gradient[piece].element_count() <= at) {
         piece_begin += gradient[piece++].element_count();
       }
-      const int64_t stop = std::min(end, piece_begin + gradient[piece].element_count());
+      const int64_t stop =
+          std::min({end, piece_begin + gradient[piece].element_count(), at + kCached});
       UpdateRun(scalars, tensor.decay ? scalars.decay : 1.0f, stop - at,
                 gradient[piece].As<float>().data() + (at - piece_begin), parameters.data() + at,
                 first + at, second + at);
+      hash_to(stop);
       at = stop;
     }
   }
+  hash_to(layout.size);
+  if (hash != nullptr) hash->Update(moments.data(), moments.size() * sizeof(float));
   return absl::OkStatus();
 }
 

@@ -31,9 +31,10 @@ absl::Status CheckGradientPieces(const StageLayout& layout, const std::vector<Bl
 absl::Status ApplyAdamW(const StageLayout& layout, const UpdateScalars& scalars,
                         const std::vector<Blob>& gradient, absl::Span<float> state);
 // The same where parameters (layout.size floats) and both moments (2 * layout.size) lie apart.
+// `hash`, unless null, is given the new parameters and then the new moments.
 absl::Status ApplyAdamW(const StageLayout& layout, const UpdateScalars& scalars,
                         const std::vector<Blob>& gradient, absl::Span<float> parameters,
-                        absl::Span<float> moments);
+                        absl::Span<float> moments, Hasher128* hash);
 
 // The hash of what the kernel makes of a fixed input that has denormals, large and tiny values in
 // it. A machine with another value than kOptimizerGoldenHash must not be a replica.

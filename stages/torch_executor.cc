@@ -158,18 +158,16 @@ class TorchExecutorImpl : public TorchExecutor {
         std::memcpy(to.flat.data_ptr(), parameters.data_ptr(), parameters.nbytes());
         parameters = to.flat;
       }
+      Hasher128 hash;
       STARLING_RETURN_IF_ERROR(
-          ApplyAdamW(layout_, scalars, gradient, Floats(parameters), Floats(moments)));
+          ApplyAdamW(layout_, scalars, gradient, Floats(parameters), Floats(moments), &hash));
       if (!moments_.is_cpu()) {
         to.flat.copy_(parameters);
         moments_.copy_(moments);
       }
       ParametersChanged();
       older_ = copies_.size() > 1;
-      Hasher128 hasher;
-      hasher.Update(parameters.data_ptr(), parameters.nbytes());
-      hasher.Update(moments.data_ptr(), moments.nbytes());
-      return hasher.Finish();
+      return hash.Finish();
     });
   }
 
@@ -426,9 +424,9 @@ absl::StatusOr<std::unique_ptr<TorchExecutor>> TorchExecutor::Create(const Optio
   std::vector<std::shared_ptr<OwnStage>> own;
   if (options.model.own()) {
     for (size_t i = 0; i < copies; ++i) {
-      STARLING_ASSIGN_OR_RETURN(own.emplace_back(),
-                                OwnStage::Open(options.model, layers, options.own, options.seed,
-                                               options.linked));
+      STARLING_ASSIGN_OR_RETURN(
+          own.emplace_back(),
+          OwnStage::Open(options.model, layers, options.own, options.seed, options.linked));
     }
     layout = own[0]->layout();
   } else {

@@ -89,6 +89,28 @@ TEST(OptimizerTest, PiecesOfAnySizeGiveTheSameBits) {
   EXPECT_EQ(std::memcmp(whole.data(), cut.data(), whole.size() * sizeof(float)), 0);
 }
 
+TEST(OptimizerTest, HashOnTheWayIsThatOfTheNewStateWithItsGaps) {
+  StageLayout layout = SmallLayout();
+  TensorSpec large;
+  large.name = "large";
+  large.count = 100003;
+  large.offset = layout.size + 5;
+  large.shape = {large.count};
+  layout.tensors.push_back(large);
+  layout.size = large.offset + large.count + 7;
+  const Blob gradient = Blob::OfFloats(Draw(5, layout.size, -0.5));
+  std::vector<float> state = Draw(1, kStatePlanes * layout.size, 0.0);
+  std::vector<float> expected = state;
+  ASSERT_TRUE(ApplyAdamW(layout, Scalars(), {gradient}, absl::MakeSpan(expected)).ok());
+  Hasher128 hash;
+  const size_t size = static_cast<size_t>(layout.size);
+  ASSERT_TRUE(ApplyAdamW(layout, Scalars(), {gradient}, absl::MakeSpan(state.data(), size),
+                         absl::MakeSpan(state).subspan(size), &hash)
+                  .ok());
+  EXPECT_EQ(state, expected);
+  EXPECT_EQ(hash.Finish(), HashBytes(expected.data(), expected.size() * sizeof(float)));
+}
+
 TEST(OptimizerTest, WrongPiecesAreInvalidAndChangeNothing) {
   const StageLayout layout = SmallLayout();
   std::vector<float> state = Draw(1, kStatePlanes * layout.size, 0.0);
