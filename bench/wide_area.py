@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What slow links cost, and what a slow peer costs, beside what others would make of the same.
 
-    bench/wide_area.py [--program build/starling] [--rounds 3] [--json FILE] [overlap gloo slow-peer]
+    bench/wide_area.py [--program build/starling] [--rounds 3] [--json FILE] [overlap short-steps gloo slow-peer]
 
 Devices only take time (`--device emulated:...`), so that two cores can be several machines. Each scenario
 takes its contenders in turn, `--rounds` times; of a run the median of its steps counts, without the first,
@@ -11,13 +11,14 @@ overlap     3 stages of 1 replica, 112 microbatches per step of 200 ms at each s
             each way, little state, no delayed commit. On loopback, and with 100 Mbit/s and 50 ms one way per
             peer: the share of tokens/s that is left. Beside it SWARM's law for the same figures,
             Tc / (Tc + Tnet + RTT): it computes, sends and waits one after the other.
+short-steps the same with steps of 96 microbatches of 100 ms, and once more with delayed commit.
 gloo        2 stages of 1 replica, 48 microbatches of 100 ms, at the bandwidth where an fp32 boundary takes
             200 ms one way: int8 and bf16 boundaries here, bench/peers/pipeline_gloo.py (1F1B, fp32) on the
             same hosts.
 slow-peer   4 peers, one of them at half speed, on loopback, 64 microbatches of 40 ms: 2 stages of 2 replicas
             here, two gloo pipelines of 2 stages with all-reduce there.
 
-The first two need root and network namespaces (wan.py); where there are none, they say so and are left out.
+The first three need root and network namespaces (wan.py); where there are none, they say so and are left out.
 """
 
 import argparse
@@ -112,25 +113,40 @@ def gloo_run(options, shape, stages, pipelines=1, network=None, slow=-1):
     return tokens_per_s(shape, [json.loads(line)["step_s"] for line in output.splitlines()])
 
 
-def overlap(options):
+def over_links(options, microbatches, microbatch_ms, delayed):
+    """On loopback, over slow links, and if `delayed` over these with delayed commit."""
     mbit, delay_ms, stages = 100, 50, 3
-    shape = Shape(layers=3, width=512, context=256, microbatches=112, microbatch_ms=200,
-                  steps=3 if options.short else 4)
+    shape = Shape(layers=3, width=512, context=256, microbatches=microbatches,
+                  microbatch_ms=microbatch_ms, steps=3 if options.short else 4)
+    later = "delayed_commit = true\n"
     window = "[swarm]\nstages = %d\nwindow = 24\nrebalance = \"0s\"\n" % stages
     rates = {"loopback": [], "wide area": []}
+    if delayed:
+        rates["delayed"] = []
     for _ in range(options.rounds):
         rates["loopback"].append(our_run(options, shape, [1] * stages, more=window))
-        with wan.Network(stages + 1, mbit, delay_ms) as network:
-            rates["wide area"].append(our_run(options, shape, [1] * stages, network, window))
+        for contender in list(rates)[1:]:
+            more = (later if contender == "delayed" else "") + window
+            with wan.Network(stages + 1, mbit, delay_ms) as network:
+                rates[contender].append(our_run(options, shape, [1] * stages, network, more))
     net_s = 2 * shape.boundary_bytes * 8 / (mbit * 1e6)  # there and back
     compute_s = shape.microbatch_ms / 1000.0
     law = compute_s / (compute_s + net_s + 2 * delay_ms / 1000.0)
-    return {"tokens_per_s": rates, "of": "loopback", "goals": {"wide area": 0.95},
+    goals = {contender: 0.95 for contender in list(rates)[1:]}
+    return {"tokens_per_s": rates, "of": "loopback", "goals": goals,
             "notes": ["boundaries of %d KiB take %.0f ms each way, a microbatch %d ms, a step %.1f s" %
                       (shape.boundary_bytes // 1024, 500 * net_s, shape.microbatch_ms,
                        shape.microbatches * compute_s),
                       "SWARM's law, Tc / (Tc + Tnet + RTT): %.3f" % law],
             "swarm_law": law}
+
+
+def overlap(options):
+    return over_links(options, microbatches=112, microbatch_ms=200, delayed=False)
+
+
+def short_steps(options):
+    return over_links(options, microbatches=96, microbatch_ms=100, delayed=True)
 
 
 def gloo(options):
@@ -163,7 +179,7 @@ def slow_peer(options):
             "notes": ["the second replica of the last stage takes %d ms, the others %d" % (2 * ms, ms)]}
 
 
-SCENARIOS = {"overlap": overlap, "gloo": gloo, "slow-peer": slow_peer}
+SCENARIOS = {"overlap": overlap, "short-steps": short_steps, "gloo": gloo, "slow-peer": slow_peer}
 
 
 def show(name, result):
