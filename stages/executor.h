@@ -23,6 +23,7 @@
 #include "runtime/base/blob.h"
 #include "runtime/base/hash.h"
 #include "runtime/base/ids.h"
+#include "runtime/base/status_macros.h"
 #include "runtime/env/compute.h"
 
 namespace starling {
@@ -62,6 +63,12 @@ class StageExecutor {
 
   // A consistent copy: f32 [kStatePlanes * size] (parameters, first moments, second moments).
   virtual absl::StatusOr<Blob> Snapshot() = 0;
+
+  // The hash of the state as it is in memory now, not as it was when it last changed.
+  virtual absl::StatusOr<Hash128> Hash() {
+    STARLING_ASSIGN_OR_RETURN(const Blob state, Snapshot());
+    return HashBytes(state.data(), state.size_bytes());
+  }
 
   // Replaces the state by a snapshot's bytes and frees all segments and microbatches. Gives its
   // hash.

@@ -178,6 +178,17 @@ class TorchExecutorImpl : public TorchExecutor {
     });
   }
 
+  absl::StatusOr<Hash128> Hash() override {
+    return CatchTorch([&]() -> absl::StatusOr<Hash128> {
+      STARLING_RETURN_IF_ERROR(CheckLoaded());
+      Hasher128 hash;  // without a copy, which would be as large as the state
+      for (const at::Tensor& part : {CopyOf(generation_).flat.cpu(), moments_.cpu()}) {
+        hash.Update(part.data_ptr(), part.nbytes());
+      }
+      return hash.Finish();
+    });
+  }
+
   absl::StatusOr<Hash128> Load(const Blob& state) override {
     return CatchTorch([&]() -> absl::StatusOr<Hash128> {
       Prepare();

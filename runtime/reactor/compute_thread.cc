@@ -69,13 +69,7 @@ void ThreadedCompute::Snapshot(Done<Blob> done) {
 }
 
 void ThreadedCompute::Hash(Done<Hash128> done) {
-  worker_.Run<Hash128>(
-      [this]() -> absl::StatusOr<Hash128> {
-        const absl::StatusOr<Blob> state = executor_->Snapshot();
-        if (!state.ok()) return state.status();
-        return HashBytes(state->data(), state->size_bytes());
-      },
-      std::move(done));
+  worker_.Run<Hash128>([this] { return executor_->Hash(); }, std::move(done));
 }
 
 void ThreadedCompute::Load(Blob state, Done<Hash128> done) {

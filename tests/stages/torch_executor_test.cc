@@ -407,6 +407,7 @@ TEST_F(TorchExecutorTest, SnapshotIsACopyAndLoadRestoresItsHashAndFreesAllElse) 
   whole_->Seal(Step{1});
   const Blob gradient = whole_->Read(Step{1}, {kMainSegment})->gradient;
   const Hash128 one = *whole_->Apply(SomeScalars(), {gradient});
+  EXPECT_EQ(*whole_->Hash(), one);
   const Blob snapshot = *whole_->Snapshot();
   const std::vector<float> copied = Values(snapshot);
   const Hash128 two = *whole_->Apply(SomeScalars(), {gradient});
