@@ -449,8 +449,9 @@ void AddDataAndTrain(std::vector<RunKey>* keys) {
       "layers, losses, gradients and the optimizer are fp32 in either");
   t.Bool("delayed_commit", &T::delayed_commit,
          "begin a step while the one before is still being summed up and applied: nobody waits\n"
-         "for a slow round, but gradients are of the parameters one update earlier, and each\n"
-         "replica keeps one more copy of its parameters");
+         "for a slow round, but gradients are of the parameters one update earlier, which learns\n"
+         "much worse unless optimizer.lr is small, and each replica keeps one more copy of its\n"
+         "parameters");
   t.Choice<std::string>("on_nonfinite", &T::on_nonfinite, {{"skip", "skip"}, {"stop", "stop"}},
                         "if a loss or gradient stays non-finite: \"skip\" the step or \"stop\"");
 }
