@@ -270,12 +270,15 @@ std::map<int64_t, int> ExpectOneHashPerState(const ClusterRun& run) {
   return shared;
 }
 
-std::optional<pid_t> ServingPid(const ClusterRun& run, int64_t stage) {
-  std::optional<pid_t> pid;
+void KillOneOf(ClusterRun& run, int64_t stage) {
+  std::optional<pid_t> victim;
   for (const Json& event : run.EventsNamed("peer_joined")) {
-    if (event.at("stage") == stage) pid = event.at("pid").get<pid_t>();
+    if (event.at("stage") == stage) victim = event.at("pid").get<pid_t>();
   }
-  return pid;
+  ASSERT_TRUE(victim.has_value());
+  const size_t lost = run.EventsNamed("peer_lost").size();
+  kill(*victim, SIGKILL);
+  ASSERT_TRUE(run.WaitUntilRunning([&] { return run.EventsNamed("peer_lost").size() > lost; }));
 }
 
 uint64_t LoggedSeed() {

@@ -110,8 +110,8 @@ void ExpectSameSteps(const ClusterRun& run, const std::map<int64_t, Json>& refer
 // stage, at how many versions at least two peers reported.
 std::map<int64_t, int> ExpectOneHashPerState(const ClusterRun& run);
 
-// The process of the replica of `stage` that joined last.
-std::optional<pid_t> ServingPid(const ClusterRun& run, int64_t stage);
+// Kills the replica of `stage` that joined last, and waits until it is missed.
+void KillOneOf(ClusterRun& run, int64_t stage);
 
 // Another number in every run of the test, logged; STARLING_TEST_SEED repeats one.
 uint64_t LoggedSeed();

@@ -1,9 +1,6 @@
 // With delayed commit a swarm takes the steps that one process with delayed commit takes, killed
 // replicas or not, and they are others than without.
-#include <signal.h>
-
 #include <map>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,14 +15,9 @@ TEST(DelayedCommitTest, KilledReplicasLeaveEveryStepAsOneProcessTakesIt) {
   const std::vector<std::string> delayed = {"--train.delayed_commit=true"};
   ClusterRun run(ClusterFolder() + "/delayed");
   run.Train(file, {"--swarm.stages=3", "--local.replicas=2", "--train.delayed_commit=true"});
-  size_t lost = 0;
   for (const int64_t stage : {0, 2, 1}) {
     ASSERT_TRUE(run.WaitForStep(run.LastStep() + 10)) << run.trainer().Errors();
-    const std::optional<pid_t> victim = ServingPid(run, stage);
-    ASSERT_TRUE(victim.has_value());
-    kill(*victim, SIGKILL);
-    ++lost;
-    ASSERT_TRUE(run.WaitUntilRunning([&] { return run.EventsNamed("peer_lost").size() == lost; }));
+    ASSERT_NO_FATAL_FAILURE(KillOneOf(run, stage));
   }
   run.ExpectSuccess();
   ExpectEqualToReference(run, kQuickBatch, kSteps, delayed);

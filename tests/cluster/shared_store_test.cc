@@ -1,7 +1,5 @@
 // checkpoint.store = "shared" with real processes: replicas write their parts of a checkpoint
 // themselves and die while they do; what is published verifies, and another shape goes on from it.
-#include <signal.h>
-
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -38,11 +36,7 @@ TEST(SharedStoreTest, WritersDieWhileTheySaveAndEveryCheckpointVerifiesAndAnothe
   for (const int64_t stage : {0, 1}) {
     ASSERT_TRUE(run.WaitForStep(run.LastStep() + 10));
     ASSERT_TRUE(run.WaitUntilRunning([&] { return Saving(run); }));
-    const std::optional<pid_t> victim = ServingPid(run, stage);
-    ASSERT_TRUE(victim.has_value());
-    kill(*victim, SIGKILL);
-    const auto lost = static_cast<size_t>(stage) + 1;
-    ASSERT_TRUE(run.WaitUntilRunning([&] { return run.EventsNamed("peer_lost").size() == lost; }));
+    ASSERT_NO_FATAL_FAILURE(KillOneOf(run, stage));
   }
   ASSERT_TRUE(run.WaitForStep(60));
   run.KillEverything();

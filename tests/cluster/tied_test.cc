@@ -1,9 +1,6 @@
 // A model of GPT-2's shape, whose embedding is its head: the first and the last stage train it
 // together, and the steps stay those of one process.
-#include <signal.h>
-
 #include <map>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,14 +38,9 @@ TEST(TiedEmbeddingTest, KilledReplicasOfTheFirstAndTheLastStageLeaveEveryStepAsI
   ClusterRun run(ClusterFolder() + "/tied-kills");
   run.Train(WriteRunFile(ClusterFolder(), kLongBatch),
             TiedGptAnd({"--swarm.stages=3", "--local.replicas=2"}));
-  size_t lost = 0;
   for (const int64_t stage : {0, 2}) {
     ASSERT_TRUE(run.WaitForStep(run.LastStep() + 15)) << run.trainer().Errors();
-    const std::optional<pid_t> victim = ServingPid(run, stage);
-    ASSERT_TRUE(victim.has_value());
-    kill(*victim, SIGKILL);
-    ++lost;
-    ASSERT_TRUE(run.WaitUntilRunning([&] { return run.EventsNamed("peer_lost").size() == lost; }));
+    ASSERT_NO_FATAL_FAILURE(KillOneOf(run, stage));
   }
   run.ExpectSuccess();
   ExpectEqualToReference(run, kLongBatch, kSteps, TiedGpt());
