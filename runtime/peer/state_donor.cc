@@ -9,7 +9,8 @@ namespace starling {
 namespace {
 
 constexpr size_t kWaitingBound = 64;
-// Kept whatever the budget: with fewer nobody could catch up while steps are taken.
+// Kept whatever the budget: with fewer nobody could catch up while steps are taken, and with none
+// nobody could join where the version before is needed too (train.delayed_commit).
 constexpr uint64_t kLeastResults = 4;
 // Kept when nobody catches up: for one that was away for a moment.
 constexpr size_t kIdleResults = 1;

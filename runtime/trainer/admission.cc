@@ -10,10 +10,12 @@
 namespace starling {
 namespace {
 
-// A load that takes longer than this no longer holds up the start.
+// A load that takes longer than this no longer holds up the start, nor does one that has failed.
 constexpr absl::Duration kLoadPatience = absl::Seconds(60);
 // Before a failed load is tried again.
 constexpr absl::Duration kLoadAgain = absl::Milliseconds(200);
+// As the time when a load began: one of this state has failed here.
+constexpr absl::Time kFailedBefore = absl::InfinitePast();
 
 }  // namespace
 
@@ -105,7 +107,7 @@ void Admission::OfferLoads() {
 
 void Admission::BeginLoad(Incarnation incarnation, Joiner* joiner, const LoadTarget& target) {
   joiner->state = State::kLoading;
-  joiner->load_began = env_->Now();
+  if (joiner->load_began != kFailedBefore) joiner->load_began = env_->Now();
   joiner->load = ++loads_;
   swarm_->AskAt(joiner->replica.member.address, incarnation, LoadState{target.state, target.donors},
                 [this, incarnation, load = joiner->load](const Message& reply) {
@@ -124,10 +126,15 @@ void Admission::OnLoaded(Incarnation incarnation, uint64_t load, const Loaded& l
     joiner.replica.older = loaded.older;
     joiner.replica.hello.held = loaded.state;
   } else {
-    joiner.state = State::kWaiting;
+    joiner.load_began = kFailedBefore;
     events_(
         Event("load_failed").With("replica", ToString(incarnation)).With("reason", loaded.error));
-    env_->Schedule(kLoadAgain, [this] { OfferLoads(); });
+    env_->Schedule(kLoadAgain, [this, incarnation, load] {
+      const auto failed = joiners_.find(incarnation);
+      if (failed == joiners_.end() || failed->second.load != load) return;
+      failed->second.state = State::kWaiting;
+      OfferLoads();
+    });
   }
   changed_();
 }
@@ -148,6 +155,7 @@ void Admission::RestartLoads() {
     swarm_->outbox().CancelTo(incarnation);
     joiner.state = State::kWaiting;
     joiner.load = 0;
+    joiner.load_began = absl::Time();
   }
 }
 

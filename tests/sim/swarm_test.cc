@@ -136,6 +136,23 @@ TEST(SwarmTest, NewReplicaJoinsWhileTheSwarmTrains) {
   EXPECT_EQ(swarm.steps().back().replicas, (std::vector<uint32_t>{2, 3, 2}));
 }
 
+// It hears from the trainer, but for the state.
+TEST(SwarmTest, PeerWhoseLoadsKeepFailingDoesNotHoldUpTheStartOfTheOthers) {
+  SwarmWorld swarm(Calm());
+  const NodeId unlucky = swarm.peer_node(1, 1);
+  swarm.world().network().SetFilter([&swarm, unlucky](const PacketInfo& packet) {
+    PacketFate fate;
+    fate.drop = packet.channel == Channel::kBulk && packet.from == swarm.trainer_node() &&
+                packet.to == unlucky;
+    return fate;
+  });
+  ASSERT_TRUE(swarm.RunUntil([&] { return !swarm.steps().empty(); }, absl::Minutes(2)))
+      << swarm.Report();
+  EXPECT_GE(swarm.checkers().count("load_failed"), 1u) << swarm.Report();
+  EXPECT_EQ(swarm.steps().front().replicas, (std::vector<uint32_t>{2, 1, 2}));
+  ExpectGoodEnd(swarm);
+}
+
 TEST(SwarmTest, EverythingIsKilledAndTheResumedRunTakesTheSameSteps) {
   for (int at_ms = 300; at_ms < 1500; at_ms += 50) {
     SwarmOptions options = Calm();

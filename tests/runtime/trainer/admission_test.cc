@@ -66,6 +66,12 @@ class AdmissionTest : public testing::Test {
     loaded.state = current_;
     return loaded;
   }
+  static Loaded Failure() {
+    Loaded failed;
+    failed.code = absl::StatusCode::kAborted;
+    failed.error = "the donor has gone on";
+    return failed;
+  }
   std::vector<Replica> TakeCurrent() {
     return admission_.TakeLoaded(
         [this](const Replica& replica) { return replica.state.hash == current_.hash; });
@@ -174,10 +180,7 @@ TEST_F(AdmissionTest, MemberThatComesBackIsHandedToTheTrainerToFence) {
 TEST_F(AdmissionTest, FailedLoadIsReportedAndTriedAgain) {
   Admit(From("a", 1));
   admission_.OfferLoads();
-  Loaded failed;
-  failed.code = absl::StatusCode::kAborted;
-  failed.error = "the donor has gone on";
-  AnswerLoad(Take<LoadState>()[0], failed);
+  AnswerLoad(Take<LoadState>()[0], Failure());
   EXPECT_THAT(events_, testing::Contains("load_failed"));
   EXPECT_THAT(admission_.LoadedPerStage(), ElementsAre(0, 0));
   EXPECT_THAT(Take<LoadState>(), IsEmpty());
@@ -203,6 +206,25 @@ TEST_F(AdmissionTest, LoadThatTakesTooLongNoLongerHoldsUpTheStart) {
   EXPECT_TRUE(admission_.loading());
   env_.Advance(absl::Minutes(2));
   EXPECT_FALSE(admission_.loading());
+}
+
+TEST_F(AdmissionTest, LoadThatFailedBeforeNoLongerHoldsUpTheStartWhileItIsTriedAgain) {
+  Admit(From("a", 1));
+  Admit(From("b", 2));
+  admission_.OfferLoads();
+  const std::vector<Message> loads = Take<LoadState>();
+  ASSERT_THAT(loads, SizeIs(2));
+  AnswerLoad(loads[0], Failure());
+  EXPECT_TRUE(admission_.loading()) << "the other one's first load is under way";
+  AnswerLoad(loads[1], Success());
+  admission_.OfferLoads();
+  EXPECT_THAT(Take<LoadState>(), IsEmpty()) << "not at once";
+  env_.Advance(absl::Milliseconds(300));
+  ASSERT_THAT(Take<LoadState>(), SizeIs(1)) << "it is tried again";
+  EXPECT_FALSE(admission_.loading());
+  admission_.RestartLoads();
+  admission_.OfferLoads();
+  EXPECT_TRUE(admission_.loading()) << "of another state";
 }
 
 TEST_F(AdmissionTest, LoadedStateThatIsNoLongerCurrentIsNotTaken) {
