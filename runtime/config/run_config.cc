@@ -31,9 +31,4 @@ int64_t PerStage(const std::vector<int64_t>& values, uint32_t stage) {
   return values[stage];
 }
 
-bool EvaluatesAt(const TrainConfig& train, int64_t step) {
-  if (train.eval_every == 0) return false;
-  return step % train.eval_every == 0 || step == train.steps;
-}
-
 }  // namespace starling

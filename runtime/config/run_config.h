@@ -175,11 +175,6 @@ std::vector<LayerRange> StageRanges(const RunConfig& config);
 // A per-stage setting: element `stage`, or the only one.
 int64_t PerStage(const std::vector<int64_t>& values, uint32_t stage);
 
-// Whether step `step` evaluates: every `eval_every` steps and at the last one; never if that is 0.
-// The evaluation runs on the version the step computes on, and is finished before the step's
-// decision.
-bool EvaluatesAt(const TrainConfig& train, int64_t step);
-
 }  // namespace starling
 
 #endif  // STARLING_RUNTIME_CONFIG_RUN_CONFIG_H_

@@ -43,18 +43,5 @@ TEST(PerStage, OneNumberIsForAllAndAListIsByStage) {
   EXPECT_EQ(PerStage({3, 1, 2}, 2), 2);
 }
 
-TEST(EvaluatesAt, EverySoManyStepsAndAtTheLast) {
-  TrainConfig train;
-  train.steps = 120;
-  train.eval_every = 50;
-  std::vector<int64_t> at;
-  for (int64_t step = 1; step <= train.steps; ++step) {
-    if (EvaluatesAt(train, step)) at.push_back(step);
-  }
-  EXPECT_EQ(at, (std::vector<int64_t>{50, 100, 120}));
-  train.eval_every = 0;
-  for (int64_t step = 1; step <= train.steps; ++step) EXPECT_FALSE(EvaluatesAt(train, step));
-}
-
 }  // namespace
 }  // namespace starling
