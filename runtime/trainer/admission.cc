@@ -14,8 +14,6 @@ namespace {
 constexpr absl::Duration kLoadPatience = absl::Seconds(60);
 // Before a failed load is tried again.
 constexpr absl::Duration kLoadAgain = absl::Milliseconds(200);
-// As the time when a load began: one of this state has failed here.
-constexpr absl::Time kFailedBefore = absl::InfinitePast();
 
 }  // namespace
 
@@ -107,7 +105,7 @@ void Admission::OfferLoads() {
 
 void Admission::BeginLoad(Incarnation incarnation, Joiner* joiner, const LoadTarget& target) {
   joiner->state = State::kLoading;
-  if (joiner->load_began != kFailedBefore) joiner->load_began = env_->Now();
+  joiner->load_began = env_->Now();
   joiner->load = ++loads_;
   swarm_->AskAt(joiner->replica.member.address, incarnation, LoadState{target.state, target.donors},
                 [this, incarnation, load = joiner->load](const Message& reply) {
@@ -126,7 +124,7 @@ void Admission::OnLoaded(Incarnation incarnation, uint64_t load, const Loaded& l
     joiner.replica.older = loaded.older;
     joiner.replica.hello.held = loaded.state;
   } else {
-    joiner.load_began = kFailedBefore;
+    joiner.failed_before = true;
     events_(
         Event("load_failed").With("replica", ToString(incarnation)).With("reason", loaded.error));
     env_->Schedule(kLoadAgain, [this, incarnation, load] {
@@ -155,7 +153,7 @@ void Admission::RestartLoads() {
     swarm_->outbox().CancelTo(incarnation);
     joiner.state = State::kWaiting;
     joiner.load = 0;
-    joiner.load_began = absl::Time();
+    joiner.failed_before = false;
   }
 }
 
@@ -223,8 +221,9 @@ std::optional<Incarnation> Admission::FindByAddress(const std::string& control) 
 
 bool Admission::loading() const {
   return std::any_of(joiners_.begin(), joiners_.end(), [this](const auto& entry) {
-    return entry.second.state == State::kLoading &&
-           env_->Now() - entry.second.load_began < kLoadPatience;
+    const Joiner& joiner = entry.second;
+    return joiner.state == State::kLoading && !joiner.failed_before &&
+           env_->Now() - joiner.load_began < kLoadPatience;
   });
 }
 

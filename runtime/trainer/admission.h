@@ -85,8 +85,9 @@ class Admission {
   struct Joiner {
     Replica replica;
     State state = State::kWaiting;
-    absl::Time load_began;  // the newest one; infinite past: one has failed
-    uint64_t load = 0;      // counts loads, so that an answer to an old one is known
+    absl::Time load_began;
+    uint64_t load = 0;           // counts loads, so that an answer to an old one is known
+    bool failed_before = false;  // a load of this state
   };
 
   std::string Objection(const Hello& hello) const;

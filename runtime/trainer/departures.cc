@@ -108,8 +108,10 @@ Departures::Avoided Departures::AvoidedNow() const {
 std::vector<Departure> Departures::Due(const Avoided* only) {
   std::vector<Departure> due;
   for (const auto& [incarnation, shown] : AvoidedNow()) {
-    const auto before = only == nullptr ? Avoided::const_iterator() : only->find(incarnation);
-    if (only != nullptr && (before == only->end() || before->second != shown)) continue;
+    if (only != nullptr) {
+      const auto before = only->find(incarnation);
+      if (before == only->end() || before->second != shown) continue;
+    }
     Asked& asked = asked_.at(incarnation);
     asked.named = true;
     due.push_back({incarnation, asked.moves_to});
