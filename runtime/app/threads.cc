@@ -7,6 +7,8 @@ namespace starling {
 
 int Cores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
 
+int GivenOrAllCores(int64_t given) { return given > 0 ? static_cast<int>(given) : Cores(); }
+
 int HalfOfTheCores() { return std::max(1, Cores() / 2); }
 
 int ThreadsOfReplica(const RunConfig& config, uint32_t stage) {
@@ -20,8 +22,7 @@ int ThreadsOfReplica(const RunConfig& config, uint32_t stage) {
 }
 
 int ThreadsOfOneProcess(const LocalConfig& local) {
-  const int64_t configured = PerStage(local.threads, 0);
-  return configured > 0 ? static_cast<int>(configured) : Cores();
+  return GivenOrAllCores(PerStage(local.threads, 0));
 }
 
 }  // namespace starling

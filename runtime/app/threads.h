@@ -11,6 +11,9 @@ namespace starling {
 // Cores this process may run on, at least 1.
 int Cores();
 
+// As many threads as are asked for, or all cores where that is 0.
+int GivenOrAllCores(int64_t given);
+
 // What a process that does not know of others on its machine takes: half of the cores.
 int HalfOfTheCores();
 

@@ -104,8 +104,7 @@ absl::Status TokenizeRun::Begin() {
 }
 
 void TokenizeRun::StartThreads() {
-  const size_t count =
-      args_.threads > 0 ? static_cast<size_t>(args_.threads) : static_cast<size_t>(Cores());
+  const auto count = static_cast<size_t>(GivenOrAllCores(args_.threads));
   for (size_t i = 0; i < count; ++i) {
     Worker::Options options;
     options.name = "tokenize";

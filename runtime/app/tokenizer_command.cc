@@ -60,8 +60,7 @@ class CountRun {
 
   absl::StatusOr<WordCounts> Run() {
     STARLING_RETURN_IF_ERROR(Begin());
-    const size_t count =
-        args_.threads > 0 ? static_cast<size_t>(args_.threads) : static_cast<size_t>(Cores());
+    const auto count = static_cast<size_t>(GivenOrAllCores(args_.threads));
     std::vector<WordCounts> counts(count);
     std::vector<std::thread> threads;
     for (WordCounts& mine : counts) threads.emplace_back([this, &mine] { Count(&mine); });
