@@ -8,7 +8,6 @@ many were made in the ten periods after the stages had two replicas each.
     bench/balance.py [--program build/starling] [--period 5] [--repeats 3]
 """
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -66,9 +65,7 @@ def one_run(program, folder, period):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--program", default=os.path.join(starling.ROOT, "build/starling"))
+    parser = starling.arguments(__doc__)
     parser.add_argument("--period", type=float, default=5)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()

@@ -9,7 +9,6 @@ of the steps after the fourth, and what a step takes.
     bench/delayed.py [--program build/starling] [--rates 0,400,200] [--time 50ms] [--steps 14] [--repeats 1]
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -62,9 +61,7 @@ def one_run(options, folder, delayed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--program", default=os.path.join(starling.ROOT, "build/starling"))
+    parser = starling.arguments(__doc__)
     parser.add_argument("--rates", default="0,400,200", help="Mbit/s; 0: no limit")
     parser.add_argument("--time", default="50ms", help="of a microbatch on a device")
     parser.add_argument("--steps", type=int, default=14)
@@ -94,4 +91,5 @@ def main():
                 rate or "no limit", without, with_it, with_it / without, step, delayed_step), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,6 @@ windows, and `control` is the second one's share of the first one's: what nothin
 figure. `machine` is the share of all processors that was busy then, with whatever else ran.
 """
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -122,9 +121,7 @@ def snapshot_megabytes(options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--program", default=os.path.join(starling.ROOT, "build/starling"))
+    parser = starling.arguments(__doc__)
     parser.add_argument("--device", default="emulated:320ms")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20)

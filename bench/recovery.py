@@ -11,7 +11,6 @@ finding out and of mending. A step without a death takes M * t / 2 and its own o
     bench/recovery.py [--program build/starling] [--repeats 3]
 """
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -59,8 +58,7 @@ def one_death(swarm, stage, share):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", default=os.path.join(starling.ROOT, "build/starling"))
+    parser = starling.arguments(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     device = "emulated:%dms" % round(1000 * MICROBATCH_S)

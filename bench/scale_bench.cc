@@ -280,53 +280,37 @@ void ViewAfterAChange(State& state) {
   state.SetComplexityN(near * near);
 }
 
+using Sizes = std::vector<std::vector<int64_t>>;  // N, and the stages where they matter
+
 struct Row {
   const char* name;
   void (*run)(State&);
-  std::vector<std::vector<int64_t>> arguments;  // N, and the stages where they matter
-  benchmark::BigO order;                        // of the number that it gives as its complexity
-  const char* order_name;                       // by N
+  Sizes sizes;
+  benchmark::BigO order;   // of the number that it gives as its complexity
+  const char* order_name;  // by N
 };
 
 std::vector<Row> Rows() {
   using benchmark::oLogN;
   using benchmark::oN;
   using benchmark::oNLogN;
+  const Sizes many = {{10}, {100}, {1000}, {10000}};
+  const Sizes fences = {{100}, {1000}, {10000}};
+  const Sizes ten_stages = {{100, 10}, {1000, 10}, {10000, 10}};
+  const Sizes more_stages = {{1000, 30}, {10000, 300}};
+  const Sizes rounds = {{10}, {100}, {1000}};
+  const Sizes views = {{100, 10}, {1000, 20}, {10000, 100}};
   return {
-      {"wiring: a choice among N, an answer",
-       ChooseAndReport,
-       {{10}, {100}, {1000}, {10000}},
-       oLogN,
-       "log N"},
-      {"ledger: all entries of N microbatches",
-       EnterStep,
-       {{10}, {100}, {1000}, {10000}},
-       oNLogN,
-       "N log N"},
-      {"ledger: a fence in N microbatches", Resolve, {{100}, {1000}, {10000}}, oNLogN, "N log N"},
-      {"placement: one more of N replicas",
-       StageOfOne,
-       {{100, 10}, {1000, 10}, {10000, 10}},
-       oNLogN,
-       "N log N"},
-      {"placement: moves, 10 stages",
-       Moves,
-       {{100, 10}, {1000, 10}, {10000, 10}},
-       oNLogN,
-       "N log N"},
-      {"placement: moves, N/33 stages", Moves, {{1000, 30}, {10000, 300}}, benchmark::oNone, ""},
-      {"round: plan of N members", PickAndPlan, {{10}, {100}, {1000}}, oNLogN, "N log N"},
-      {"round: a tenth of N members is gone", PartsKept, {{10}, {100}, {1000}}, oNLogN, "N log N"},
-      {"first View; 10, 20, 100 stages",
-       FirstView,
-       {{100, 10}, {1000, 20}, {10000, 100}},
-       oN,
-       "N^2/stages"},
-      {"Views after a change; as many",
-       ViewAfterAChange,
-       {{100, 10}, {1000, 20}, {10000, 100}},
-       oN,
-       "(N/stages)^2"},
+      {"wiring: a choice among N, an answer", ChooseAndReport, many, oLogN, "log N"},
+      {"ledger: all entries of N microbatches", EnterStep, many, oNLogN, "N log N"},
+      {"ledger: a fence in N microbatches", Resolve, fences, oNLogN, "N log N"},
+      {"placement: one more of N replicas", StageOfOne, ten_stages, oNLogN, "N log N"},
+      {"placement: moves, 10 stages", Moves, ten_stages, oNLogN, "N log N"},
+      {"placement: moves, N/33 stages", Moves, more_stages, benchmark::oNone, ""},
+      {"round: plan of N members", PickAndPlan, rounds, oNLogN, "N log N"},
+      {"round: a tenth of N members is gone", PartsKept, rounds, oNLogN, "N log N"},
+      {"first View; 10, 20, 100 stages", FirstView, views, oN, "N^2/stages"},
+      {"Views after a change; as many", ViewAfterAChange, views, oN, "(N/stages)^2"},
   };
 }
 
@@ -338,7 +322,7 @@ absl::StatusOr<nlohmann::json> RunScale(const BenchOptions& options) {
   const std::vector<Row> rows = Rows();
   for (const Row& row : rows) {
     auto* const family = benchmark::RegisterBenchmark(row.name, row.run);
-    for (const std::vector<int64_t>& arguments : row.arguments) family->Args(arguments);
+    for (const std::vector<int64_t>& size : row.sizes) family->Args(size);
     if (row.order != benchmark::oNone) family->Complexity(row.order);
   }
   std::printf(

@@ -11,7 +11,6 @@ attention, in fp32; an estimate), and 150 MB. The growth is the slope of a strai
 `--settle` minutes, per hour; goal: at most 1 MB.
 """
 
-import argparse
 import json
 import os
 import re
@@ -90,9 +89,7 @@ def slope_per_hour(samples):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--program", default=os.path.join(starling.ROOT, "build/starling"))
+    parser = starling.arguments(__doc__)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--settle", type=float, default=10, help="minutes before growth counts")
     parser.add_argument("--json", help="write every sample to this file")

@@ -1,5 +1,6 @@
 """Swarms of real processes for the scenarios beside this file: started, watched, ended."""
 
+import argparse
 import json
 import os
 import signal
@@ -159,6 +160,14 @@ class Swarm:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
         self.log.close()
+
+
+def arguments(description):
+    """A parser with what all scenarios take."""
+    parser = argparse.ArgumentParser(description=description,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", default=os.path.join(ROOT, "build/starling"))
+    return parser
 
 
 def cpu_busy():

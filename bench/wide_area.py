@@ -21,7 +21,6 @@ slow-peer   4 peers, one of them at half speed, on loopback, 64 microbatches of 
 The first three need root and network namespaces (wan.py); where there are none, they say so and are left out.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -198,10 +197,8 @@ def show(name, result):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = starling.arguments(__doc__)
     parser.add_argument("what", nargs="*", help="scenarios; default: all")
-    parser.add_argument("--program", default=os.path.join(starling.ROOT, "build/starling"))
     parser.add_argument("--python", default="/usr/bin/python3", help="for gloo: one with torch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--short", action="store_true", help="fewer steps, one round")
