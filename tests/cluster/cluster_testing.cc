@@ -278,7 +278,8 @@ void KillOneOf(ClusterRun& run, int64_t stage) {
   ASSERT_TRUE(victim.has_value());
   const size_t lost = run.EventsNamed("peer_lost").size();
   kill(*victim, SIGKILL);
-  ASSERT_TRUE(run.WaitUntilRunning([&] { return run.EventsNamed("peer_lost").size() > lost; }));
+  ASSERT_TRUE(
+      run.WaitUntilRunning([&] { return run.EventsNamed("peer_lost").size() == lost + 1; }));
 }
 
 uint64_t LoggedSeed() {

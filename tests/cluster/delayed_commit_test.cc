@@ -19,6 +19,7 @@ TEST(DelayedCommitTest, KilledReplicasLeaveEveryStepAsOneProcessTakesIt) {
     ASSERT_TRUE(run.WaitForStep(run.LastStep() + 10)) << run.trainer().Errors();
     ASSERT_NO_FATAL_FAILURE(KillOneOf(run, stage));
   }
+  EXPECT_EQ(run.EventsNamed("peer_lost").size(), 3u);
   run.ExpectSuccess();
   ExpectEqualToReference(run, kQuickBatch, kSteps, delayed);
   ExpectOneHashPerState(run);

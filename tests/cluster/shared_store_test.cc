@@ -38,6 +38,7 @@ TEST(SharedStoreTest, WritersDieWhileTheySaveAndEveryCheckpointVerifiesAndAnothe
     ASSERT_TRUE(run.WaitUntilRunning([&] { return Saving(run); }));
     ASSERT_NO_FATAL_FAILURE(KillOneOf(run, stage));
   }
+  EXPECT_EQ(run.EventsNamed("peer_lost").size(), 2u);
   ASSERT_TRUE(run.WaitForStep(60));
   run.KillEverything();
   EXPECT_GT(run.EventsNamed("checkpoint_saved").size(), 5u);

@@ -42,6 +42,7 @@ TEST(TiedEmbeddingTest, KilledReplicasOfTheFirstAndTheLastStageLeaveEveryStepAsI
     ASSERT_TRUE(run.WaitForStep(run.LastStep() + 15)) << run.trainer().Errors();
     ASSERT_NO_FATAL_FAILURE(KillOneOf(run, stage));
   }
+  EXPECT_EQ(run.EventsNamed("peer_lost").size(), 2u);
   run.ExpectSuccess();
   ExpectEqualToReference(run, kLongBatch, kSteps, TiedGpt());
   ExpectGroups(run, 4);

@@ -102,7 +102,8 @@ TEST_F(ThreadedComputeTest, EveryOperationReachesTheExecutorInOrderAndIsAnswered
   EXPECT_EQ(compute_->size(), 48);
   const Blob input = Blob::OfFloats({5});
   compute_->Load(input, Answer<Hash128>([](const auto& hash) { EXPECT_EQ(hash->high, 1u); }));
-  compute_->Forward({Work(1), input, Blob(), 0, false, {}}, Answer<ForwardOutput>([&](const auto& result) {
+  compute_->Forward({Work(1), input, Blob(), 0, false, {}},
+                    Answer<ForwardOutput>([&](const auto& result) {
                       EXPECT_EQ(result->output.data(), input.data());
                     }));
   compute_->Backward({Work(1), input, SegmentId{0}, true, {}},
