@@ -9,7 +9,7 @@
 // Threads: one at a time, always the same one from the first call on (LibTorch keeps per-thread
 // settings); size() may be called from any thread at any time.
 //
-// Boundaries are never encoded here: coded_executor.h does that around it.
+// Boundaries are never encoded here.
 //
 // Errors, as in Compute: invalid argument = a Blob of the wrong shape or dtype; failed precondition
 // = no such microbatch or segment, or no state loaded; internal = the device failed.

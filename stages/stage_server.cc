@@ -34,7 +34,7 @@ void StageServer::Reset(Version version) {
   queue_.clear();
   fenced_.clear();
   log_bytes_ = 0;
-  device_busy_ = false;
+  device_busy_ = failed_ = false;
   life_ = std::make_shared<bool>(true);
 }
 
@@ -355,11 +355,47 @@ StageServer::QueueKey StageServer::KeyOf(const WorkId& work, const Held& held) c
 void StageServer::Enqueue(const WorkId& work, Held& held, Phase phase) {
   held.phase = phase;
   held.age = next_age_++;
+  Blob& boundary = phase == Phase::kForwardQueued ? held.forward.input : held.gradient;
+  if (!boundary.encoded()) {
+    queue_.insert({KeyOf(work, held), work});
+    return;
+  }
+  compute_->Decode(std::move(boundary), [this, work, age = held.age, life = std::weak_ptr(life_)](
+                                            absl::StatusOr<Blob> decoded) {
+    if (!life.expired()) OnDecoded(work, age, std::move(decoded));
+  });
+}
+
+void StageServer::OnDecoded(const WorkId& work, uint64_t age, absl::StatusOr<Blob> boundary) {
+  if (!boundary.ok()) return Fail(boundary.status());
+  const auto it = held_.find(work);
+  if (it == held_.end() || it->second.age != age) return;  // cancelled meanwhile
+  Held& held = it->second;
+  (held.phase == Phase::kForwardQueued ? held.forward.input : held.gradient) = *std::move(boundary);
   queue_.insert({KeyOf(work, held), work});
+  RunNext();
+}
+
+void StageServer::Encoded(const WorkId& work, Blob boundary, bool forward, Then then) {
+  const Coding coding = CodingOf(work.id, forward);
+  if (boundary.empty() || coding.encoding == Encoding::kRaw) {
+    return (this->*then)(work, std::move(boundary));
+  }
+  compute_->Encode(std::move(boundary), coding,
+                   [this, work, then, life = std::weak_ptr(life_)](absl::StatusOr<Blob> encoded) {
+                     if (life.expired()) return;
+                     if (!encoded.ok()) return Fail(encoded.status());
+                     (this->*then)(work, *std::move(encoded));
+                   });
+}
+
+void StageServer::Fail(const absl::Status& status) {
+  failed_ = true;
+  if (!absl::IsCancelled(status)) links_->DeviceFailed(status);
 }
 
 void StageServer::RunNext() {
-  if (device_busy_ || queue_.empty()) return;
+  if (device_busy_ || failed_ || queue_.empty()) return;
   const WorkId work = queue_.begin()->second;
   queue_.erase(queue_.begin());
   Held& held = held_.at(work);
@@ -380,7 +416,6 @@ void StageServer::StartForward(const WorkId& work, Held& held) {
   input.first_sequence = held.forward.first_sequence;
   input.older = held.forward.version < version_ && older_ == OlderParameters::kUpdated &&
                 !(held.forward.replay && Planted(Bug::kReplayOnNewest));
-  input.coding = CodingOf(work.id, true);
   compute_->Forward(std::move(input), [this, work, life = std::weak_ptr<bool>(life_)](
                                           absl::StatusOr<ForwardOutput> output) {
     if (!life.expired()) OnForwardDone(work, std::move(output));
@@ -388,10 +423,7 @@ void StageServer::StartForward(const WorkId& work, Held& held) {
 }
 
 void StageServer::OnForwardDone(const WorkId& work, absl::StatusOr<ForwardOutput> output) {
-  if (!output.ok()) {  // nothing more is run until a Reset
-    if (!absl::IsCancelled(output.status())) links_->DeviceFailed(output.status());
-    return;
-  }
+  if (!output.ok()) return Fail(output.status());
   device_busy_ = false;
   Smooth(&forward_s_, output->took);
   const auto it = held_.find(work);
@@ -400,14 +432,20 @@ void StageServer::OnForwardDone(const WorkId& work, absl::StatusOr<ForwardOutput
   } else if (last_stage()) {
     FinishLastStage(work, it->second, *output);
   } else {
-    Held& held = it->second;
-    held.phase = Phase::kAwaiting;
-    held.output = std::move(output->output);
-    held.output_logged = work.id.kind == WorkKind::kTrain &&
-                         Log(held.output.size_bytes() + held.forward.targets.size_bytes());
-    Offer(work, held);
+    Encoded(work, std::move(output->output), true, &StageServer::OnOutput);
   }
   RunNext();
+}
+
+void StageServer::OnOutput(const WorkId& work, Blob output) {
+  const auto it = held_.find(work);
+  if (it == held_.end()) return;  // cancelled while it was encoded
+  Held& held = it->second;
+  held.phase = Phase::kAwaiting;
+  held.output = std::move(output);
+  held.output_logged = work.id.kind == WorkKind::kTrain &&
+                       Log(held.output.size_bytes() + held.forward.targets.size_bytes());
+  Offer(work, held);
 }
 
 void StageServer::FinishLastStage(const WorkId& work, Held& held, const ForwardOutput& output) {
@@ -440,7 +478,6 @@ void StageServer::StartBackward(const WorkId& work, Held& held) {
   input.gradient = std::move(held.gradient);
   if (held.adds) input.segment = SegmentFor(work.id.step, held);
   input.want_input_gradient = held.gradient_wanted;
-  input.coding = CodingOf(work.id, false);
   compute_->Backward(std::move(input), [this, work, life = std::weak_ptr<bool>(life_)](
                                            absl::StatusOr<BackwardOutput> output) {
     if (!life.expired()) OnBackwardDone(work, std::move(output));
@@ -448,27 +485,31 @@ void StageServer::StartBackward(const WorkId& work, Held& held) {
 }
 
 void StageServer::OnBackwardDone(const WorkId& work, absl::StatusOr<BackwardOutput> output) {
-  if (!output.ok()) {  // nothing more is run until a Reset
-    if (!absl::IsCancelled(output.status())) links_->DeviceFailed(output.status());
-    return;
-  }
+  if (!output.ok()) return Fail(output.status());
   device_busy_ = false;
   Smooth(&backward_s_, output->took);
   const auto it = held_.find(work);
   if (it != held_.end()) {
     Held& held = it->second;
-    for (const Party& taker : held.takers) {
-      if (fenced_.count(taker.replica) > 0) continue;
-      steps_[work.id.step].sent.backward += output->input_gradient.size_bytes();
-      links_->SendBackward(taker.replica, {{work.id, taker.attempt}, output->input_gradient});
-    }
-    if (held.gradient_wanted && Log(output->input_gradient.size_bytes())) {
-      held.input_gradient = std::move(output->input_gradient);
-    }
+    Encoded(work, std::move(output->input_gradient), false, &StageServer::OnInputGradient);
     if (held.adds) links_->Notify({work, Progress::kAdded, held.loss_sum, held.tokens});
-    Finish(held);
   }
   RunNext();
+}
+
+void StageServer::OnInputGradient(const WorkId& work, Blob gradient) {
+  const auto it = held_.find(work);
+  if (it == held_.end()) return;  // the step was over while it was encoded
+  Held& held = it->second;
+  for (const Party& taker : held.takers) {
+    if (fenced_.count(taker.replica) > 0) continue;
+    steps_[work.id.step].sent.backward += gradient.size_bytes();
+    links_->SendBackward(taker.replica, {{work.id, taker.attempt}, gradient});
+  }
+  if (held.gradient_wanted && Log(gradient.size_bytes())) {
+    held.input_gradient = std::move(gradient);
+  }
+  Finish(held);
 }
 
 // --- sending on ------------------------------------------------------------------------

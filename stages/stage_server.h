@@ -13,7 +13,8 @@
 //
 // Boundaries are encoded where they are computed, and kept and sent as they then are. The key of a
 // stochastic rounding names the microbatch and not the attempt: who computes it again sends the
-// same bits.
+// same bits. Codecs run beside the device: what comes encoded is decoded before its turn in the
+// queue, and the device goes on while what it made is encoded.
 //
 // Uncontested work is added to the main segment. Contested work, which a slow replica may add too,
 // goes to segments of its own, one for each microbatch, of which there are a bounded number.
@@ -129,10 +130,10 @@ class StageServer {
 
  private:
   enum class Phase : uint8_t {
-    kEarly,  // for a later version: waits for OnVersion
-    kForwardQueued,
-    kForwarding,
-    kAwaiting,  // its output is there, the gradient is not
+    kEarly,          // for a later version: waits for OnVersion
+    kForwardQueued,  // or its input is being decoded
+    kForwarding,     // or its output is being encoded
+    kAwaiting,       // its output is there, the gradient is not
     kBackwardQueued,
     kBackwarding,
     kDone,  // added, or passed back without adding
@@ -202,13 +203,22 @@ class StageServer {
 
   Coding CodingOf(const MicrobatchId& id, bool forward) const;
   QueueKey KeyOf(const WorkId& work, const Held& held) const;
+  // Into the device's queue, as soon as what it needs is decoded.
   void Enqueue(const WorkId& work, Held& held, Phase phase);
+  void OnDecoded(const WorkId& work, uint64_t age, absl::StatusOr<Blob> boundary);
   void RunNext();
   void StartForward(const WorkId& work, Held& held);
   void OnForwardDone(const WorkId& work, absl::StatusOr<ForwardOutput> output);
   void FinishLastStage(const WorkId& work, Held& held, const ForwardOutput& output);
   void StartBackward(const WorkId& work, Held& held);
   void OnBackwardDone(const WorkId& work, absl::StatusOr<BackwardOutput> output);
+  // Gives the boundary, as it travels, to `then`: at once if there is nothing to encode.
+  using Then = void (StageServer::*)(const WorkId& work, Blob boundary);
+  void Encoded(const WorkId& work, Blob boundary, bool forward, Then then);
+  void OnOutput(const WorkId& work, Blob output);
+  void OnInputGradient(const WorkId& work, Blob gradient);
+  // Nothing more is run until a Reset.
+  void Fail(const absl::Status& status);
 
   bool ResendOne(const ResendWork& resend);
   void Offer(const WorkId& work, Held& held);
@@ -238,6 +248,7 @@ class StageServer {
   std::set<std::pair<QueueKey, WorkId>> queue_;
   uint64_t next_age_ = 0;
   bool device_busy_ = false;
+  bool failed_ = false;
   // Completions hold a weak reference: those of a time before a Reset, or of a server that is gone,
   // are ignored.
   std::shared_ptr<bool> life_ = std::make_shared<bool>(true);

@@ -2,12 +2,14 @@
 //
 // At each moment the first of these that holds names the part:
 //   1. The device has something to do. Then the part is what it does. Of a forward or backward pass
-//      it is split into what the device measured: computing, decoding what came, encoding what
-//      goes. The rest, until the answer is there, is `handover`: from thread to thread.
+//      that is as long as the device says; the rest, until the answer is there, is `handover`: from
+//      thread to thread.
 //   2. The device has nothing, and the reactor adds up or encodes pieces of the round: reducing.
 //   3. The step is sealed here and the next has not begun: deciding, that is waiting for others.
-//   4. An output is ready that no replica of the next stage takes: slot.
-//   5. More work of the step came afterwards: input. None did until the seal: idle.
+//   4. A boundary that came is being decoded, or one that goes encoded. (Beside a pass both take no
+//      time of the step.)
+//   5. An output is ready that no replica of the next stage takes: slot.
+//   6. More work of the step came afterwards: input. None did until the seal: idle.
 #ifndef STARLING_RUNTIME_BASE_STEP_TIMES_H_
 #define STARLING_RUNTIME_BASE_STEP_TIMES_H_
 
@@ -21,8 +23,8 @@ enum class StepPart : uint8_t {
   kForward,
   kBackward,
   kEvaluating,  // forward passes of an evaluation
-  kDecoding,    // of boundaries
-  kEncoding,
+  kDecoding,    // of boundaries, while the device has nothing to do
+  kEncoding,    // likewise
   kHandover,
   kInput,     // waiting for microbatches or gradients
   kSlot,      // waiting for somebody to take an output

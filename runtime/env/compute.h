@@ -4,11 +4,11 @@
 // the gradient segments. Real implementations run LibTorch on a compute thread; the virtual world's
 // takes virtual time and adds up small integers; an emulated one waits for a timer.
 //
-// Calls are made on the reactor thread. Operations run one at a time in the order they were posted.
-// Each `done` is called on the reactor thread, never inline, exactly once: with cancelled if the
-// Compute is shut down first. Shapes: n sequences of T tokens, width C, a flat run of `size` floats
-// (runtime/base/layout.h). Boundaries go in as they came, encoded or not, and come out as `coding`
-// says; who looks at them on the way decodes first (stages/coded_executor.h).
+// Calls are made on the reactor thread. Operations run one at a time in the order they were posted;
+// Decode and Encode likewise among themselves, beside the others and in no order with them. Each
+// `done` is called on the reactor thread, never inline, exactly once: with cancelled if the Compute
+// is shut down first. Shapes: n sequences of T tokens, width C, a flat run of `size` floats
+// (runtime/base/layout.h). Passes take and make boundaries that are not encoded.
 //
 // Errors: invalid argument = a Blob of the wrong shape or dtype; failed precondition = no such
 // microbatch or segment, or no state loaded; internal = the device failed; cancelled = shutting
@@ -45,7 +45,6 @@ struct ForwardInput {
   // On the parameters before the newest update, where the Compute keeps them (delayed commit);
   // failed precondition if it does not, or has made none since it was loaded.
   bool older = false;
-  Coding coding;  // of the output
 };
 
 struct ForwardOutput {
@@ -53,9 +52,6 @@ struct ForwardOutput {
   double loss_sum = 0;  // last stage: summed over tokens, nats; may be not finite
   int64_t tokens = 0;   // last stage: how many tokens the sum is over
   absl::Duration took;  // on the device
-  // Of the boundaries it got and made, where they travel encoded.
-  absl::Duration decoding;
-  absl::Duration encoding;
 };
 
 struct BackwardInput {
@@ -63,14 +59,11 @@ struct BackwardInput {
   Blob gradient;                     // f32 [n, T, C]; empty at the last stage
   std::optional<SegmentId> segment;  // where parameter gradients go; none: they are not computed
   bool want_input_gradient = true;   // false at the first stage, or where no stage below needs it
-  Coding coding;                     // of the input gradient
 };
 
 struct BackwardOutput {
   Blob input_gradient;  // f32 [n, T, C], or empty
   absl::Duration took;
-  absl::Duration decoding;
-  absl::Duration encoding;
 };
 
 // One addition to a segment.
@@ -138,6 +131,11 @@ class Compute {
 
   // Forgets what Forward kept for `work`, if anything.
   virtual void Drop(WorkId work) = 0;
+
+  // A boundary as it came, to one that a pass takes; and one that a pass has made, to one that
+  // travels. (DecodeBlob and EncodeBlob, codec/codec.h.)
+  virtual void Decode(Blob encoded, Done<Blob> done) = 0;
+  virtual void Encode(Blob values, Coding coding, Done<Blob> done) = 0;
 
   // Freezes all segments of `step` that exist, and answers with all of them in the order of their
   // ids.

@@ -6,12 +6,6 @@
 namespace starling {
 namespace {
 
-template <typename Output>
-StepClock::Measured MeasuredOf(const absl::StatusOr<Output>& output) {
-  if (!output.ok()) return {};
-  return {output->took, output->decoding, output->encoding};
-}
-
 bool IsPass(StepPart part) {
   return part == StepPart::kForward || part == StepPart::kBackward || part == StepPart::kEvaluating;
 }
@@ -19,11 +13,14 @@ bool IsPass(StepPart part) {
 }  // namespace
 
 MeteredCompute::MeteredCompute(std::unique_ptr<Compute> device, Env* env, StepClock* clock)
-    : meter_(std::make_shared<Meter>(Meter{env, clock, 0})), device_(std::move(device)) {}
+    : meter_(std::make_shared<Meter>(Meter{env, clock})), device_(std::move(device)) {}
 
 MeteredCompute::~MeteredCompute() {
-  meter_->clock->OpsForgotten(meter_->env->Now(), meter_->posted);
-  meter_->clock = nullptr;
+  StepClock* const clock = std::exchange(meter_->clock, nullptr);
+  const absl::Time now = meter_->env->Now();
+  clock->OpsForgotten(now, meter_->posted);
+  for (; meter_->decoding > 0; --meter_->decoding) clock->CodecDone(now, StepPart::kDecoding);
+  for (; meter_->encoding > 0; --meter_->encoding) clock->CodecDone(now, StepPart::kEncoding);
 }
 
 template <typename T>
@@ -34,7 +31,8 @@ Compute::Done<T> MeteredCompute::Metered(StepPart part, Done<T> done) {
     if (meter->clock == nullptr) return done(std::move(result));
     --meter->posted;
     if constexpr (std::is_same_v<T, ForwardOutput> || std::is_same_v<T, BackwardOutput>) {
-      meter->clock->OpDone(meter->env->Now(), part, MeasuredOf(result));
+      const absl::Duration took = result.ok() ? result->took : absl::ZeroDuration();
+      meter->clock->OpDone(meter->env->Now(), part, took);
       done(std::move(result));
     } else {
       meter->clock->OpDone(meter->env->Now(), part);
@@ -47,6 +45,29 @@ Compute::Done<T> MeteredCompute::Metered(StepPart part, Done<T> done) {
       }
     }
   };
+}
+
+Compute::Done<Blob> MeteredCompute::MeteredCodec(StepPart part, uint32_t Meter::*count,
+                                                 Done<Blob> done) {
+  meter_->clock->CodecPosted(meter_->env->Now(), part);
+  ++(meter_.get()->*count);
+  return [meter = meter_, part, count, done = std::move(done)](absl::StatusOr<Blob> result) {
+    if (meter->clock != nullptr) {
+      --(meter.get()->*count);
+      meter->clock->CodecDone(meter->env->Now(), part);
+    }
+    done(std::move(result));
+  };
+}
+
+void MeteredCompute::Decode(Blob encoded, Done<Blob> done) {
+  device_->Decode(std::move(encoded),
+                  MeteredCodec(StepPart::kDecoding, &Meter::decoding, std::move(done)));
+}
+
+void MeteredCompute::Encode(Blob values, Coding coding, Done<Blob> done) {
+  device_->Encode(std::move(values), coding,
+                  MeteredCodec(StepPart::kEncoding, &Meter::encoding, std::move(done)));
 }
 
 void MeteredCompute::Forward(ForwardInput input, Done<ForwardOutput> done) {

@@ -24,6 +24,8 @@ class MeteredCompute final : public Compute {
   void Forward(ForwardInput input, Done<ForwardOutput> done) override;
   void Backward(BackwardInput input, Done<BackwardOutput> done) override;
   void Drop(WorkId work) override { device_->Drop(work); }
+  void Decode(Blob encoded, Done<Blob> done) override;
+  void Encode(Blob values, Coding coding, Done<Blob> done) override;
   void Seal(Step step, Done<std::vector<SegmentSummary>> done) override;
   void Read(Step step, std::vector<SegmentId> segments, Done<SegmentSum> done) override;
   void FreeThrough(Step step) override { device_->FreeThrough(step); }
@@ -38,9 +40,12 @@ class MeteredCompute final : public Compute {
     Env* env = nullptr;
     StepClock* clock = nullptr;  // null: it is gone
     uint32_t posted = 0;         // and not done
+    uint32_t decoding = 0;       // of the codecs' likewise
+    uint32_t encoding = 0;
   };
   template <typename T>
   Done<T> Metered(StepPart part, Done<T> done);
+  Done<Blob> MeteredCodec(StepPart part, uint32_t Meter::*count, Done<Blob> done);
 
   const std::shared_ptr<Meter> meter_;
   const std::unique_ptr<Compute> device_;

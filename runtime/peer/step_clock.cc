@@ -38,6 +38,8 @@ void StepClock::Advance(absl::Time now) {
   passed -= reduced;
   if (sealed_) {
     Add(StepPart::kDeciding, passed);
+  } else if (decoding_ + encoding_ > 0) {
+    Add(decoding_ > 0 ? StepPart::kDecoding : StepPart::kEncoding, passed);
   } else if (no_taker_) {
     Add(StepPart::kSlot, passed);
   } else {
@@ -53,23 +55,17 @@ void StepClock::OpPosted(absl::Time now, bool work) {
   ++on_device_;
 }
 
-void StepClock::OpDone(absl::Time now, StepPart part, const Measured& measured) {
+void StepClock::OpDone(absl::Time now, StepPart part, absl::Duration took) {
   STARLING_CHECK(on_device_ > 0);
   Advance(now);
   --on_device_;
-  uint64_t left = std::exchange(device_ns_, 0);
+  const uint64_t left = std::exchange(device_ns_, 0);
   const bool pass =
       part == StepPart::kForward || part == StepPart::kBackward || part == StepPart::kEvaluating;
   if (!pass) return Add(part, left);
-  const auto take = [&](StepPart of, absl::Duration measured_for) {
-    const uint64_t ns = std::min(left, Nanoseconds(measured_for));
-    Add(of, ns);
-    left -= ns;
-  };
-  take(part, measured.took);
-  take(StepPart::kDecoding, measured.decoding);
-  take(StepPart::kEncoding, measured.encoding);
-  Add(StepPart::kHandover, left);
+  const uint64_t computed = std::min(left, Nanoseconds(took));
+  Add(part, computed);
+  Add(StepPart::kHandover, left - computed);
   if (part == StepPart::kBackward) ++times_.microbatches;
 }
 
@@ -78,6 +74,23 @@ void StepClock::OpsForgotten(absl::Time now, uint32_t count) {
   Advance(now);
   on_device_ -= count;
   if (on_device_ == 0) Add(StepPart::kHandover, std::exchange(device_ns_, 0));
+}
+
+uint32_t& StepClock::CodecsOf(StepPart part) {
+  STARLING_CHECK(part == StepPart::kDecoding || part == StepPart::kEncoding);
+  return part == StepPart::kDecoding ? decoding_ : encoding_;
+}
+
+void StepClock::CodecPosted(absl::Time now, StepPart part) {
+  Advance(now);
+  ++CodecsOf(part);
+}
+
+void StepClock::CodecDone(absl::Time now, StepPart part) {
+  Advance(now);
+  uint32_t& codecs = CodecsOf(part);
+  STARLING_CHECK(codecs > 0);
+  --codecs;
 }
 
 void StepClock::SetNoTaker(absl::Time now, bool no_taker) {

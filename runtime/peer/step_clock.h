@@ -18,13 +18,6 @@ namespace starling {
 
 class StepClock {
  public:
-  // What the device measured of one pass; all zero for other operations.
-  struct Measured {
-    absl::Duration took;
-    absl::Duration decoding;
-    absl::Duration encoding;
-  };
-
   // From now on time is accounted for; what was before is forgotten.
   void Start(absl::Time now);
   // Until the next Start nothing is.
@@ -33,10 +26,14 @@ class StepClock {
 
   // The device gets an operation. `work`: a pass of the step, so that what it waited for was input.
   void OpPosted(absl::Time now, bool work);
-  // The operation that was posted first among those not done is done; it was `part`.
-  void OpDone(absl::Time now, StepPart part, const Measured& measured = Measured());
+  // The operation that was posted first among those not done is done; it was `part`. `took`: of a
+  // pass, on the device.
+  void OpDone(absl::Time now, StepPart part, absl::Duration took = absl::ZeroDuration());
   // The answers to the last `count` operations will not be heard of here.
   void OpsForgotten(absl::Time now, uint32_t count);
+  // A boundary is decoded or encoded beside the device from here on, or is no longer.
+  void CodecPosted(absl::Time now, StepPart part);
+  void CodecDone(absl::Time now, StepPart part);
 
   // An output is ready that nobody takes; or they are about to be offered again.
   void SetNoTaker(absl::Time now, bool no_taker);
@@ -52,6 +49,7 @@ class StepClock {
   void OnVersion(absl::Time now);
 
  private:
+  uint32_t& CodecsOf(StepPart part);
   void Advance(absl::Time now);
   void Add(StepPart part, uint64_t ns) { times_[part] += ns; }
   void EndGap(StepPart part);
@@ -61,6 +59,8 @@ class StepClock {
   bool sealed_ = false;
   bool no_taker_ = false;
   uint32_t on_device_ = 0;  // operations posted and not done
+  uint32_t decoding_ = 0;   // boundaries
+  uint32_t encoding_ = 0;
   absl::Time origin_;
   uint64_t cursor_ns_ = 0;   // since origin_: accounted for up to here
   uint64_t device_ns_ = 0;   // of the operation that runs, what has passed so far

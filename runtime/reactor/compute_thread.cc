@@ -1,44 +1,47 @@
 #include "runtime/reactor/compute_thread.h"
 
-#include <chrono>
 #include <utility>
 
 #include "absl/status/statusor.h"
-#include "stages/coded_executor.h"
+#include "codec/codec.h"
 
 namespace starling {
-namespace {
-
-absl::Duration MonotonicTime() {
-  return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
-}
-
-}  // namespace
 
 ThreadedCompute::ThreadedCompute(EventLoop* loop, std::unique_ptr<StageExecutor> executor,
                                  Options options)
-    : executor_(std::move(executor)),
+    : loop_(loop),
+      queue_bound_(options.queue_bound),
+      executor_(std::move(executor)),
       size_(executor_->size()),
       worker_(loop, {options.thread_name, options.queue_bound, std::move(options.on_start)}) {}
 
 void ThreadedCompute::Forward(ForwardInput input, Done<ForwardOutput> done) {
-  worker_.Run<ForwardOutput>(
-      [this, input = std::move(input)] {
-        return CodedForward(executor_.get(), input, MonotonicTime);
-      },
-      std::move(done));
+  worker_.Run<ForwardOutput>([this, input = std::move(input)] { return executor_->Forward(input); },
+                             std::move(done));
 }
 
 void ThreadedCompute::Backward(BackwardInput input, Done<BackwardOutput> done) {
   worker_.Run<BackwardOutput>(
-      [this, input = std::move(input)] {
-        return CodedBackward(executor_.get(), input, MonotonicTime);
-      },
-      std::move(done));
+      [this, input = std::move(input)] { return executor_->Backward(input); }, std::move(done));
 }
 
 void ThreadedCompute::Drop(WorkId work) {
   worker_.Release([this, work] { executor_->Drop(work); });
+}
+
+Worker& ThreadedCompute::codecs() {
+  if (!codecs_) codecs_.emplace(loop_, Worker::Options{"codecs", queue_bound_, nullptr});
+  return *codecs_;
+}
+
+void ThreadedCompute::Decode(Blob encoded, Done<Blob> done) {
+  codecs().Run<Blob>([encoded = std::move(encoded)] { return DecodeBlob(encoded); },
+                     std::move(done));
+}
+
+void ThreadedCompute::Encode(Blob values, Coding coding, Done<Blob> done) {
+  codecs().Run<Blob>([values = std::move(values), coding] { return EncodeBlob(values, coding); },
+                     std::move(done));
 }
 
 void ThreadedCompute::Seal(Step step, Done<std::vector<SegmentSummary>> done) {

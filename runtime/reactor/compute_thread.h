@@ -5,10 +5,10 @@
 // the operation that is running, gives its result, and completes all others with cancelled, inside
 // the destructor; the executor goes last.
 //
-// Boundaries are decoded and encoded there too, around the executor's work.
+// Boundaries are decoded and encoded on a second thread, which starts with the first of them.
 //
-// Beyond `queue_bound` operations that wait for completion, one more completes with resource
-// exhausted (not inline, and not having run). Drop and FreeThrough are never refused.
+// Beyond `queue_bound` operations of a thread that wait for completion, one more completes with
+// resource exhausted (not inline, and not having run). Drop and FreeThrough are never refused.
 #ifndef STARLING_RUNTIME_REACTOR_COMPUTE_THREAD_H_
 #define STARLING_RUNTIME_REACTOR_COMPUTE_THREAD_H_
 
@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,8 @@ class ThreadedCompute final : public Compute {
   void Forward(ForwardInput input, Done<ForwardOutput> done) override;
   void Backward(BackwardInput input, Done<BackwardOutput> done) override;
   void Drop(WorkId work) override;
+  void Decode(Blob encoded, Done<Blob> done) override;
+  void Encode(Blob values, Coding coding, Done<Blob> done) override;
   void Seal(Step step, Done<std::vector<SegmentSummary>> done) override;
   void Read(Step step, std::vector<SegmentId> segments, Done<SegmentSum> done) override;
   void FreeThrough(Step step) override;
@@ -54,8 +57,13 @@ class ThreadedCompute final : public Compute {
   void Load(Blob state, Done<Hash128> done) override;
 
  private:
+  Worker& codecs();
+
+  EventLoop* const loop_;
+  const size_t queue_bound_;
   const std::unique_ptr<StageExecutor> executor_;
   const int64_t size_;
+  std::optional<Worker> codecs_;
   Worker worker_;  // last: its thread uses the executor
 };
 

@@ -233,6 +233,12 @@ class WatchingCompute final : public Compute {
   }
 
   void Drop(WorkId work) override { inner_->Drop(work); }
+  void Decode(Blob encoded, Done<Blob> done) override {
+    inner_->Decode(std::move(encoded), std::move(done));
+  }
+  void Encode(Blob values, Coding coding, Done<Blob> done) override {
+    inner_->Encode(std::move(values), coding, std::move(done));
+  }
   void Seal(Step step, Done<std::vector<SegmentSummary>> done) override {
     inner_->Seal(step, std::move(done));
   }

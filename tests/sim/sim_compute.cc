@@ -4,7 +4,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "stages/coded_executor.h"
+#include "codec/codec.h"
 
 namespace starling::sim {
 namespace {
@@ -32,14 +32,20 @@ SimCompute::SimCompute(Scheduler* scheduler, NodeId node, std::unique_ptr<StageE
       answers_(std::make_shared<std::deque<std::function<void()>>>()) {}
 
 SimCompute::~SimCompute() {
-  scheduler_->Cancel(front_event_);
-  for (Operation& operation : queue_) {
+  Close(&codecs_);
+  Close(&device_);
+}
+
+void SimCompute::Close(Lane* lane) {
+  scheduler_->Cancel(lane->front_event);
+  for (Operation& operation : lane->queue) {
     if (operation.cancel) Answer(std::move(operation.cancel));
   }
 }
 
 template <typename T, typename Function>
-void SimCompute::Post(const char* what, absl::Duration cost, Function function, Done<T> done) {
+void SimCompute::Post(Lane* lane, const char* what, absl::Duration cost, Function function,
+                      Done<T> done) {
   auto shared = std::make_shared<Done<T>>(std::move(done));
   Operation operation;
   operation.what = what;
@@ -50,12 +56,12 @@ void SimCompute::Post(const char* what, absl::Duration cost, Function function, 
     return [shared, result] { (*shared)(std::move(*result)); };
   };
   operation.cancel = [shared] { (*shared)(absl::CancelledError("the device is shut down")); };
-  Push(std::move(operation));
+  Push(lane, std::move(operation));
 }
 
-void SimCompute::Push(Operation operation) {
-  queue_.push_back(std::move(operation));
-  if (queue_.size() == 1) StartNext();
+void SimCompute::Push(Lane* lane, Operation operation) {
+  lane->queue.push_back(std::move(operation));
+  if (lane->queue.size() == 1) StartNext(lane);
 }
 
 absl::Duration SimCompute::Draw(absl::Duration cost) {
@@ -63,20 +69,23 @@ absl::Duration SimCompute::Draw(absl::Duration cost) {
                  (1 + speed_.jitter * (2 * rng_.Unit() - 1)));
 }
 
-void SimCompute::StartNext() {
-  front_took_ = Draw(queue_.front().cost);
-  if (faults_ != nullptr) front_took_ += std::exchange(faults_->hiccup, absl::ZeroDuration());
-  front_event_ = scheduler_->After(front_took_, node_, EventKind::kCompletion, queue_.front().what,
-                                   [this] { FinishFront(); });
+void SimCompute::StartNext(Lane* lane) {
+  const Operation& operation = lane->queue.front();
+  lane->front_took = Draw(operation.cost);
+  if (faults_ != nullptr && lane == &device_) {
+    lane->front_took += std::exchange(faults_->hiccup, absl::ZeroDuration());
+  }
+  lane->front_event = scheduler_->After(lane->front_took, node_, EventKind::kCompletion,
+                                        operation.what, [this, lane] { FinishFront(lane); });
 }
 
-void SimCompute::FinishFront() {
-  Operation operation = std::move(queue_.front());
-  queue_.pop_front();
-  front_event_ = 0;
-  std::function<void()> answer = operation.work(front_took_);
+void SimCompute::FinishFront(Lane* lane) {
+  Operation operation = std::move(lane->queue.front());
+  lane->queue.pop_front();
+  lane->front_event = 0;
+  std::function<void()> answer = operation.work(lane->front_took);
   if (answer) Answer(std::move(answer));
-  if (!queue_.empty()) StartNext();
+  if (!lane->queue.empty()) StartNext(lane);
 }
 
 void SimCompute::Answer(std::function<void()> answer) {
@@ -90,60 +99,73 @@ void SimCompute::Answer(std::function<void()> answer) {
 }
 
 void SimCompute::Pause(absl::Duration duration) {
-  if (front_event_ == 0) return;
-  front_took_ += duration;
-  scheduler_->Postpone(front_event_, duration);
+  if (device_.front_event == 0) return;
+  device_.front_took += duration;
+  scheduler_->Postpone(device_.front_event, duration);
 }
 
 void SimCompute::Forward(ForwardInput input, Done<ForwardOutput> done) {
   Post<ForwardOutput>(
-      "forward", speed_.forward,
-      [this, input = std::move(input)] { return CodedForward(executor_.get(), input); },
-      std::move(done));
+      &device_, "forward", speed_.forward,
+      [this, input = std::move(input)] { return executor_->Forward(input); }, std::move(done));
 }
 
 void SimCompute::Backward(BackwardInput input, Done<BackwardOutput> done) {
   Post<BackwardOutput>(
-      "backward", speed_.backward,
-      [this, input = std::move(input)] { return CodedBackward(executor_.get(), input); },
-      std::move(done));
+      &device_, "backward", speed_.backward,
+      [this, input = std::move(input)] { return executor_->Backward(input); }, std::move(done));
 }
 
 void SimCompute::Drop(WorkId work) {
-  Push(Operation{"drop", absl::ZeroDuration(),
-                 [this, work](absl::Duration) {
-                   executor_->Drop(work);
-                   return std::function<void()>();
-                 },
-                 nullptr});
+  Push(&device_, Operation{"drop", absl::ZeroDuration(),
+                           [this, work](absl::Duration) {
+                             executor_->Drop(work);
+                             return std::function<void()>();
+                           },
+                           nullptr});
+}
+
+void SimCompute::Decode(Blob encoded, Done<Blob> done) {
+  Post<Blob>(
+      &codecs_, "decode", speed_.codec,
+      [encoded = std::move(encoded)] { return DecodeBlob(encoded); }, std::move(done));
+}
+
+void SimCompute::Encode(Blob values, Coding coding, Done<Blob> done) {
+  Post<Blob>(
+      &codecs_, "encode", speed_.codec,
+      [values = std::move(values), coding] {
+        return absl::StatusOr<Blob>(EncodeBlob(values, coding));
+      },
+      std::move(done));
 }
 
 void SimCompute::Seal(Step step, Done<std::vector<SegmentSummary>> done) {
   using Summaries = std::vector<SegmentSummary>;
   Post<Summaries>(
-      "seal", speed_.seal,
+      &device_, "seal", speed_.seal,
       [this, step] { return absl::StatusOr<Summaries>(executor_->Seal(step)); }, std::move(done));
 }
 
 void SimCompute::Read(Step step, std::vector<SegmentId> segments, Done<SegmentSum> done) {
   Post<SegmentSum>(
-      "read", speed_.read,
+      &device_, "read", speed_.read,
       [this, step, segments = std::move(segments)] { return executor_->Read(step, segments); },
       std::move(done));
 }
 
 void SimCompute::FreeThrough(Step step) {
-  Push(Operation{"free", absl::ZeroDuration(),
-                 [this, step](absl::Duration) {
-                   executor_->FreeThrough(step);
-                   return std::function<void()>();
-                 },
-                 nullptr});
+  Push(&device_, Operation{"free", absl::ZeroDuration(),
+                           [this, step](absl::Duration) {
+                             executor_->FreeThrough(step);
+                             return std::function<void()>();
+                           },
+                           nullptr});
 }
 
 void SimCompute::Apply(UpdateScalars scalars, std::vector<Blob> gradient, Done<Hash128> done) {
   Post<Hash128>(
-      "apply", speed_.apply,
+      &device_, "apply", speed_.apply,
       [this, scalars, gradient = std::move(gradient)] {
         return executor_->Apply(scalars, gradient);
       },
@@ -152,13 +174,14 @@ void SimCompute::Apply(UpdateScalars scalars, std::vector<Blob> gradient, Done<H
 
 void SimCompute::Snapshot(Done<Blob> done) {
   Post<Blob>(
-      "snapshot", speed_.snapshot, [this] { return executor_->Snapshot(); }, std::move(done));
+      &device_, "snapshot", speed_.snapshot, [this] { return executor_->Snapshot(); },
+      std::move(done));
 }
 
 void SimCompute::Load(Blob state, Done<Hash128> done) {
   Post<Hash128>(
-      "load", speed_.load, [this, state = std::move(state)] { return executor_->Load(state); },
-      std::move(done));
+      &device_, "load", speed_.load,
+      [this, state = std::move(state)] { return executor_->Load(state); }, std::move(done));
 }
 
 }  // namespace starling::sim

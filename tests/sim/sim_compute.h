@@ -1,6 +1,7 @@
 // SimCompute: a Compute that takes virtual time. Operations run one at a time in the order they
 // were posted, each for cost x slowness x a drawn jitter; what an operation does happens when it
-// ends, and its answer reaches the process a little later, as from another thread.
+// ends, and its answer reaches the process a little later, as from another thread. Codecs run
+// likewise beside them.
 //
 // Destroyed while its process lives, it answers what is pending with cancelled; a crash drops it.
 #ifndef STARLING_TESTS_SIM_SIM_COMPUTE_H_
@@ -24,6 +25,7 @@ struct SimSpeed {
   double jitter = 0.2;  // each cost times a draw from [1 - jitter, 1 + jitter)
   absl::Duration forward = absl::Milliseconds(4);
   absl::Duration backward = absl::Milliseconds(8);
+  absl::Duration codec = absl::Milliseconds(2);
   absl::Duration seal = absl::Microseconds(50);
   absl::Duration read = absl::Microseconds(200);
   absl::Duration apply = absl::Milliseconds(1);
@@ -43,6 +45,8 @@ class SimCompute : public Compute {
   void Forward(ForwardInput input, Done<ForwardOutput> done) override;
   void Backward(BackwardInput input, Done<BackwardOutput> done) override;
   void Drop(WorkId work) override;
+  void Decode(Blob encoded, Done<Blob> done) override;
+  void Encode(Blob values, Coding coding, Done<Blob> done) override;
   void Seal(Step step, Done<std::vector<SegmentSummary>> done) override;
   void Read(Step step, std::vector<SegmentId> segments, Done<SegmentSum> done) override;
   void FreeThrough(Step step) override;
@@ -52,7 +56,6 @@ class SimCompute : public Compute {
 
   // The device makes no progress for this long; what runs on it ends later by that much.
   void Pause(absl::Duration duration);
-  size_t pending() const { return queue_.size(); }
 
  private:
   // Runs on the device with the time it took; gives the answer to be called in the process.
@@ -64,11 +67,19 @@ class SimCompute : public Compute {
     std::function<void()> cancel;
   };
 
+  // What does one operation after another.
+  struct Lane {
+    std::deque<Operation> queue;  // the front one runs
+    absl::Duration front_took;
+    Scheduler::EventId front_event = 0;
+  };
+
   template <typename T, typename Function>
-  void Post(const char* what, absl::Duration cost, Function function, Done<T> done);
-  void Push(Operation operation);
-  void StartNext();
-  void FinishFront();
+  void Post(Lane* lane, const char* what, absl::Duration cost, Function function, Done<T> done);
+  void Push(Lane* lane, Operation operation);
+  void StartNext(Lane* lane);
+  void FinishFront(Lane* lane);
+  void Close(Lane* lane);
   void Answer(std::function<void()> answer);
   absl::Duration Draw(absl::Duration cost);
 
@@ -78,9 +89,8 @@ class SimCompute : public Compute {
   const SimSpeed speed_;
   ComputeFaults* const faults_;
   Rng rng_;
-  std::deque<Operation> queue_;  // the front one runs
-  absl::Duration front_took_;
-  Scheduler::EventId front_event_ = 0;
+  Lane device_;
+  Lane codecs_;
   // Waiting to be given, in order; each answer event gives the first. Outlives the SimCompute.
   std::shared_ptr<std::deque<std::function<void()>>> answers_;
   absl::Time last_answer_ = absl::InfinitePast();

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "codec/codec.h"
 #include "stages/stage_server.h"
 
 namespace starling::stage_server_testing {
@@ -28,6 +29,7 @@ constexpr AttemptId kMended{kTrainer, 77};  // the name of a spliced attempt
 inline Blob Number(float value) { return Blob::OfFloats({value}); }
 
 // Records operations ("forward 2/0", step/index) and completes the oldest when the test says so.
+// Its encoder only remembers what it was asked for.
 class FakeCompute : public Compute {
  public:
   int64_t size() const override { return 4; }
@@ -55,6 +57,17 @@ class FakeCompute : public Compute {
     backwards.push_back(std::move(input));
   }
   void Drop(WorkId work) override { dropped.push_back(work.id.index); }
+  void Decode(Blob encoded, Done<Blob> done) override {
+    codecs_.push_back(
+        [this, encoded, done] { done(codec_failure.ok() ? DecodeBlob(encoded) : codec_failure); });
+  }
+  void Encode(Blob values, Coding coding, Done<Blob> done) override {
+    codings.push_back(coding);
+    codecs_.push_back([this, values, done] {
+      if (!codec_failure.ok()) return done(codec_failure);
+      done(values);
+    });
+  }
   void Seal(Step step, Done<std::vector<SegmentSummary>> done) override {
     Post(absl::StrCat("seal ", Value(step)), [this, done](bool) {
       std::vector<SegmentSummary> segments;
@@ -80,15 +93,26 @@ class FakeCompute : public Compute {
     auto finish = std::move(waiting_.front());
     waiting_.pop_front();
     finish(ok);
+    if (!hold_codecs) FinishCodecs();
   }
   void FinishAll() {
     while (!waiting_.empty()) Finish();
+  }
+  void FinishCodecs() {
+    while (!codecs_.empty()) {
+      const auto finish = std::move(codecs_.front());
+      codecs_.pop_front();
+      finish();
+    }
   }
   void FailNext(absl::Status failure) {
     failure_ = std::move(failure);
     Finish(false);
   }
 
+  bool hold_codecs = false;  // they finish when the test says so, else with the next operation
+  absl::Status codec_failure;
+  std::vector<Coding> codings;  // asked for
   std::vector<ForwardInput> forwards;
   std::vector<BackwardInput> backwards;
   std::vector<uint32_t> dropped;
@@ -104,6 +128,7 @@ class FakeCompute : public Compute {
   }
   std::vector<std::string> posted_;
   std::deque<std::function<void(bool)>> waiting_;
+  std::deque<std::function<void()>> codecs_;
   absl::Status failure_;
 };
 

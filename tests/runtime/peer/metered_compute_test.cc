@@ -21,8 +21,6 @@ class ManualDevice final : public Compute {
   void Forward(ForwardInput, Done<ForwardOutput> done) override {
     ForwardOutput output;
     output.took = absl::Milliseconds(4);
-    output.decoding = absl::Milliseconds(2);
-    output.encoding = absl::Milliseconds(1);
     Post(std::move(done), output);
   }
   void Backward(BackwardInput, Done<BackwardOutput> done) override {
@@ -31,6 +29,8 @@ class ManualDevice final : public Compute {
     Post(std::move(done), output);
   }
   void Drop(WorkId) override { ++drops; }
+  void Decode(Blob, Done<Blob> done) override { Post(std::move(done), Blob()); }
+  void Encode(Blob, Coding, Done<Blob> done) override { Post(std::move(done), Blob()); }
   void Seal(Step, Done<std::vector<SegmentSummary>> done) override { Post(std::move(done), {}); }
   void Read(Step, std::vector<SegmentId>, Done<SegmentSum> done) override {
     Post(std::move(done), {});
@@ -104,18 +104,22 @@ TEST_F(MeteredComputeTest, EachOperationIsThePartItIs) {
   AnswerAfter(6);
   compute_->Load(Blob(), count);
   AnswerAfter(9);
+  compute_->Decode(Blob(), count);
+  AnswerAfter(2);
+  compute_->Encode(Blob(), {}, count);
+  AnswerAfter(1);
   compute_->Drop(WorkId());
-  EXPECT_EQ(answered_, 9);
+  EXPECT_EQ(answered_, 11);
   EXPECT_EQ(Ms(StepPart::kForward), 4u);
   EXPECT_EQ(Ms(StepPart::kEvaluating), 4u);
-  EXPECT_EQ(Ms(StepPart::kDecoding), 4u);
-  EXPECT_EQ(Ms(StepPart::kEncoding), 2u);
-  EXPECT_EQ(Ms(StepPart::kHandover), 1u);
+  EXPECT_EQ(Ms(StepPart::kDecoding), 2u);
+  EXPECT_EQ(Ms(StepPart::kEncoding), 1u);
+  EXPECT_EQ(Ms(StepPart::kHandover), 7u);
   EXPECT_EQ(Ms(StepPart::kBackward), 10u);
   EXPECT_EQ(Ms(StepPart::kReducing), 3u);
   EXPECT_EQ(Ms(StepPart::kApplying), 3u);
   EXPECT_EQ(Ms(StepPart::kCopying), 20u);
-  EXPECT_EQ(clock_.Seal(env_.Now()).total(), 51'000'000u);
+  EXPECT_EQ(clock_.Seal(env_.Now()).total(), 54'000'000u);
 }
 
 TEST_F(MeteredComputeTest, AnswersAreGivenAsTheyAre) {
@@ -135,6 +139,20 @@ TEST_F(MeteredComputeTest, AnswersThatComeWhenItIsGoneArePassedOnAndChargedToNob
   EXPECT_EQ(got.code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(Ms(StepPart::kApplying), 0u);
   EXPECT_EQ(Ms(StepPart::kIdle), 3u);
+}
+
+TEST_F(MeteredComputeTest, CodecsThatAreNotDoneWhenItGoesAreChargedToNobody) {
+  compute_->Decode(Blob(), [](const auto&) {});
+  compute_->Encode(Blob(), {}, [](const auto&) {});
+  compute_->Encode(Blob(), {}, [this](const auto&) { ++answered_; });
+  AnswerAfter(1);
+  compute_.reset();
+  AnswerAfter(2);
+  AnswerAfter(3);
+  EXPECT_EQ(answered_, 1);
+  EXPECT_EQ(Ms(StepPart::kDecoding), 1u);
+  EXPECT_EQ(Ms(StepPart::kEncoding), 0u);
+  EXPECT_EQ(Ms(StepPart::kIdle), 5u);
 }
 
 TEST_F(MeteredComputeTest, AnAnswerMayPostTheNextOperation) {

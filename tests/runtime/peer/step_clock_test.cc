@@ -12,10 +12,7 @@ constexpr uint64_t kMillisecond = 1'000'000;
 class StepClockTest : public testing::Test {
  protected:
   absl::Time After(int64_t ms) { return now_ += absl::Milliseconds(ms); }
-  static StepClock::Measured Took(int64_t ms, int64_t decoding_ms = 0, int64_t encoding_ms = 0) {
-    return {absl::Milliseconds(ms), absl::Milliseconds(decoding_ms),
-            absl::Milliseconds(encoding_ms)};
-  }
+  static absl::Duration Took(int64_t ms) { return absl::Milliseconds(ms); }
   // A pass of `ms`, posted now.
   void Pass(StepPart part, int64_t ms) {
     clock_.OpPosted(now_, true);
@@ -61,18 +58,35 @@ TEST_F(StepClockTest, PartsOfAWholeStepAreNamedAndAddUp) {
 TEST_F(StepClockTest, WhatTheDeviceDidNotMeasureIsHandover) {
   BeginWholeStep();
   clock_.OpPosted(now_, true);
-  clock_.OpDone(After(20), StepPart::kBackward, Took(10, 3, 2));
+  clock_.OpDone(After(20), StepPart::kBackward, Took(15));
   const StepTimes times = clock_.Seal(now_);
-  EXPECT_EQ(Ms(times, StepPart::kBackward), 10u);
-  EXPECT_EQ(Ms(times, StepPart::kDecoding), 3u);
-  EXPECT_EQ(Ms(times, StepPart::kEncoding), 2u);
+  EXPECT_EQ(Ms(times, StepPart::kBackward), 15u);
   EXPECT_EQ(Ms(times, StepPart::kHandover), 5u);
+}
+
+TEST_F(StepClockTest, CodecsTakeTimeOfTheStepOnlyWhileTheDeviceHasNothing) {
+  BeginWholeStep();
+  clock_.CodecPosted(After(1), StepPart::kDecoding);
+  After(3);
+  clock_.OpPosted(now_, true);
+  clock_.CodecPosted(After(4), StepPart::kEncoding);
+  clock_.CodecDone(After(2), StepPart::kDecoding);
+  clock_.OpDone(After(4), StepPart::kForward, Took(10));
+  clock_.SetNoTaker(now_, true);
+  clock_.CodecDone(After(5), StepPart::kEncoding);
+  After(6);
+  const StepTimes times = clock_.Seal(now_);
+  EXPECT_EQ(Ms(times, StepPart::kInput), 1u);
+  EXPECT_EQ(Ms(times, StepPart::kDecoding), 3u);
+  EXPECT_EQ(Ms(times, StepPart::kForward), 10u);
+  EXPECT_EQ(Ms(times, StepPart::kEncoding), 5u);
+  EXPECT_EQ(Ms(times, StepPart::kSlot), 6u);
 }
 
 TEST_F(StepClockTest, MeasuredBeyondWhatPassedIsCutOff) {
   BeginWholeStep();
   clock_.OpPosted(now_, true);
-  clock_.OpDone(After(8), StepPart::kForward, Took(10, 3, 2));
+  clock_.OpDone(After(8), StepPart::kForward, Took(10));
   const StepTimes times = clock_.Seal(now_);
   EXPECT_EQ(Ms(times, StepPart::kForward), 8u);
   EXPECT_EQ(times.total(), 8 * kMillisecond);
@@ -173,6 +187,7 @@ TEST_F(StepClockTest, AcceptedOutputsAreCounted) {
 // Whatever happens, in whatever order: a step's parts are the time between its seals, to the
 // nanosecond.
 TEST_F(StepClockTest, PartsAddUpToTheTimeThatPassedWhateverHappened) {
+  constexpr StepPart kCodecs[] = {StepPart::kDecoding, StepPart::kEncoding};
   for (uint64_t seed = 1; seed <= 200; ++seed) {
     Rng rng(seed);
     StepClock clock;
@@ -182,13 +197,14 @@ TEST_F(StepClockTest, PartsAddUpToTheTimeThatPassedWhateverHappened) {
     absl::Time step_began = now;
     bool sealed = false;
     uint32_t posted = 0;
+    uint32_t coding[2] = {0, 0};
     int steps = 0;
     for (int i = 0; i < 400; ++i) {
       now += absl::Nanoseconds(static_cast<int64_t>(rng.Below(3) * rng.Below(5'000'000)));
       const auto some = [&] {
         return absl::Nanoseconds(static_cast<int64_t>(rng.Below(4'000'000)));
       };
-      switch (rng.Below(9)) {
+      switch (rng.Below(10)) {
         case 0:
         case 1:
           clock.OpPosted(now, rng.Chance(0.7));
@@ -199,7 +215,7 @@ TEST_F(StepClockTest, PartsAddUpToTheTimeThatPassedWhateverHappened) {
         case 4:
           if (posted == 0) break;
           --posted;
-          clock.OpDone(now, static_cast<StepPart>(rng.Below(kStepParts)), {some(), some(), some()});
+          clock.OpDone(now, static_cast<StepPart>(rng.Below(kStepParts)), some());
           break;
         case 5:
           clock.SetNoTaker(now, rng.Chance(0.5));
@@ -225,6 +241,17 @@ TEST_F(StepClockTest, PartsAddUpToTheTimeThatPassedWhateverHappened) {
           step_began = last_seal;
           ++steps;
           break;
+        case 9: {
+          const size_t codec = rng.Below(2);
+          if (coding[codec] > 0 && rng.Chance(0.6)) {
+            --coding[codec];
+            clock.CodecDone(now, kCodecs[codec]);
+          } else {
+            ++coding[codec];
+            clock.CodecPosted(now, kCodecs[codec]);
+          }
+          break;
+        }
       }
     }
     ASSERT_GT(steps, 3);

@@ -1,5 +1,6 @@
 #include "runtime/reactor/compute_thread.h"
 
+#include <future>
 #include <memory>
 #include <string>
 #include <thread>
@@ -102,11 +103,11 @@ TEST_F(ThreadedComputeTest, EveryOperationReachesTheExecutorInOrderAndIsAnswered
   EXPECT_EQ(compute_->size(), 48);
   const Blob input = Blob::OfFloats({5});
   compute_->Load(input, Answer<Hash128>([](const auto& hash) { EXPECT_EQ(hash->high, 1u); }));
-  compute_->Forward({Work(1), input, Blob(), 0, false, {}},
+  compute_->Forward({Work(1), input, Blob(), 0, false},
                     Answer<ForwardOutput>([&](const auto& result) {
                       EXPECT_EQ(result->output.data(), input.data());
                     }));
-  compute_->Backward({Work(1), input, SegmentId{0}, true, {}},
+  compute_->Backward({Work(1), input, SegmentId{0}, true},
                      Answer<BackwardOutput>([&](const auto& result) {
                        EXPECT_EQ(result->input_gradient.data(), input.data());
                      }));
@@ -128,11 +129,34 @@ TEST_F(ThreadedComputeTest, EveryOperationReachesTheExecutorInOrderAndIsAnswered
 }
 
 TEST_F(ThreadedComputeTest, FailureOfTheExecutorIsTheAnswer) {
-  compute_->Forward({Work(1), Blob(), Blob(), 0, false, {}},
+  compute_->Forward({Work(1), Blob(), Blob(), 0, false},
                     Answer<ForwardOutput>([](const absl::StatusOr<ForwardOutput>& result) {
                       EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument);
                     }));
   EXPECT_TRUE(RunUntilAnswers(1));
+}
+
+TEST_F(ThreadedComputeTest, CodecsRunBesideAnOperation) {
+  std::promise<void> go;
+  compute_ = std::make_unique<ThreadedCompute>(
+      &loop_, std::make_unique<FakeExecutor>(&calls_),
+      ThreadedCompute::Options{"compute", 8, [may = go.get_future().share()] { may.wait(); }});
+  const Blob values = Blob::OfFloats({1, -1, 0.5f});
+  compute_->Forward({Work(1), values, Blob(), 0, false}, Answer<ForwardOutput>([](const auto&) {}));
+  Blob encoded;
+  compute_->Encode(values, {Encoding::kF16}, Answer<Blob>([&](const auto& got) {
+                     ASSERT_TRUE(got.ok());
+                     encoded = *got;
+                   }));
+  ASSERT_TRUE(RunUntilAnswers(1)) << "while the device has not begun";
+  EXPECT_EQ(encoded.encoding(), Encoding::kF16);
+  compute_->Decode(encoded, Answer<Blob>([](const auto& got) {
+                     ASSERT_TRUE(got.ok());
+                     EXPECT_THAT(got->template As<float>(), testing::ElementsAre(1, -1, 0.5f));
+                   }));
+  ASSERT_TRUE(RunUntilAnswers(2));
+  go.set_value();
+  EXPECT_TRUE(RunUntilAnswers(3));
 }
 
 TEST_F(ThreadedComputeTest, ShutdownAnswersEveryOperationOnce) {

@@ -63,6 +63,8 @@ class ModelCompute : public Compute {
                        }});
   }
   void Drop(WorkId) override {}
+  void Decode(Blob, Done<Blob>) override {}
+  void Encode(Blob, Coding, Done<Blob>) override {}
   void Seal(Step, Done<std::vector<SegmentSummary>>) override {}
   void Read(Step, std::vector<SegmentId>, Done<SegmentSum>) override {}
   void FreeThrough(Step) override {}
