@@ -11,6 +11,11 @@ namespace starling {
 namespace {
 
 constexpr double kSmoothing = 0.1;
+// So many of the queue's first are decoded before their turn: what comes later may have to go
+// first, and what waits is smaller encoded.
+constexpr uint32_t kDecodeAhead = 2;
+// With so many outputs that wait for their encoding the device takes nothing new.
+constexpr uint32_t kEncodeBehind = 2;
 constexpr uint64_t kCodingDomain = 0x636f6465ULL;  // "code"
 
 void Smooth(double* average, absl::Duration took) {
@@ -35,6 +40,7 @@ void StageServer::Reset(Version version) {
   fenced_.clear();
   log_bytes_ = 0;
   device_busy_ = failed_ = false;
+  decoding_ = encoding_ = 0;
   life_ = std::make_shared<bool>(true);
 }
 
@@ -310,6 +316,7 @@ void StageServer::VisitBuffers(const BufferVisitor& visit) const {
   visit("open microbatches of a step", most, options_.slots);
   visit("microbatches kept", held_.size(), size_t{8} * options_.slots);
   visit("bytes of boundaries kept", log_bytes_, options_.log_budget_bytes);
+  visit("boundaries with the codecs", decoding_ + encoding_, kDecodeAhead + kEncodeBehind);
 }
 
 uint32_t StageServer::OpenCount() const {
@@ -355,49 +362,81 @@ StageServer::QueueKey StageServer::KeyOf(const WorkId& work, const Held& held) c
 void StageServer::Enqueue(const WorkId& work, Held& held, Phase phase) {
   held.phase = phase;
   held.age = next_age_++;
-  Blob& boundary = phase == Phase::kForwardQueued ? held.forward.input : held.gradient;
-  if (!boundary.encoded()) {
-    queue_.insert({KeyOf(work, held), work});
-    return;
+  queue_.insert({KeyOf(work, held), work});
+}
+
+Blob& StageServer::BoundaryOf(Held& held) {
+  return held.phase == Phase::kForwardQueued ? held.forward.input : held.gradient;
+}
+
+void StageServer::DecodeAhead() {
+  auto entry = queue_.begin();
+  for (uint32_t i = 0; i < kDecodeAhead && entry != queue_.end(); ++i, ++entry) {
+    const WorkId& work = entry->second;
+    Held& held = held_.at(work);
+    if (held.decoding || !BoundaryOf(held).encoded()) continue;
+    if (decoding_ == kDecodeAhead) return;
+    held.decoding = true;
+    ++decoding_;
+    compute_->Decode(std::move(BoundaryOf(held)),
+                     [this, work, age = held.age,
+                      life = std::weak_ptr<bool>(life_)](absl::StatusOr<Blob> decoded) {
+                       if (!life.expired()) OnDecoded(work, age, std::move(decoded));
+                     });
   }
-  compute_->Decode(std::move(boundary), [this, work, age = held.age, life = std::weak_ptr(life_)](
-                                            absl::StatusOr<Blob> decoded) {
-    if (!life.expired()) OnDecoded(work, age, std::move(decoded));
-  });
 }
 
 void StageServer::OnDecoded(const WorkId& work, uint64_t age, absl::StatusOr<Blob> boundary) {
   if (!boundary.ok()) return Fail(boundary.status());
+  --decoding_;
   const auto it = held_.find(work);
-  if (it == held_.end() || it->second.age != age) return;  // cancelled meanwhile
-  Held& held = it->second;
-  (held.phase == Phase::kForwardQueued ? held.forward.input : held.gradient) = *std::move(boundary);
-  queue_.insert({KeyOf(work, held), work});
+  if (it != held_.end() && it->second.age == age) {  // else it was cancelled
+    it->second.decoding = false;
+    BoundaryOf(it->second) = *std::move(boundary);
+  }
   RunNext();
 }
 
-void StageServer::Encoded(const WorkId& work, Blob boundary, bool forward, Then then) {
+void StageServer::EncodeAndPass(const WorkId& work, Blob boundary, bool forward) {
   const Coding coding = CodingOf(work.id, forward);
   if (boundary.empty() || coding.encoding == Encoding::kRaw) {
-    return (this->*then)(work, std::move(boundary));
+    return Pass(work, std::move(boundary), forward);
   }
-  compute_->Encode(std::move(boundary), coding,
-                   [this, work, then, life = std::weak_ptr(life_)](absl::StatusOr<Blob> encoded) {
-                     if (life.expired()) return;
-                     if (!encoded.ok()) return Fail(encoded.status());
-                     (this->*then)(work, *std::move(encoded));
-                   });
+  ++encoding_;
+  compute_->Encode(
+      std::move(boundary), coding,
+      [this, work, forward, life = std::weak_ptr<bool>(life_)](absl::StatusOr<Blob> encoded) {
+        if (life.expired()) return;
+        if (!encoded.ok()) return Fail(encoded.status());
+        --encoding_;
+        Pass(work, *std::move(encoded), forward);
+        RunNext();
+      });
+}
+
+void StageServer::Pass(const WorkId& work, Blob boundary, bool forward) {
+  forward ? OnOutput(work, std::move(boundary)) : OnInputGradient(work, std::move(boundary));
 }
 
 void StageServer::Fail(const absl::Status& status) {
-  failed_ = true;
+  if (std::exchange(failed_, true)) return;
   if (!absl::IsCancelled(status)) links_->DeviceFailed(status);
 }
 
 void StageServer::RunNext() {
-  if (device_busy_ || failed_ || queue_.empty()) return;
-  const WorkId work = queue_.begin()->second;
-  queue_.erase(queue_.begin());
+  StartNext();
+  DecodeAhead();
+}
+
+void StageServer::StartNext() {
+  if (device_busy_ || failed_ || encoding_ >= kEncodeBehind) return;
+  const auto next = std::find_if(queue_.begin(), queue_.end(), [this](const auto& entry) {
+    Held& held = held_.at(entry.second);
+    return !held.decoding && !BoundaryOf(held).encoded();
+  });
+  if (next == queue_.end()) return;
+  const WorkId work = next->second;
+  queue_.erase(next);
   Held& held = held_.at(work);
   device_busy_ = true;
   if (held.phase == Phase::kForwardQueued) {
@@ -432,7 +471,7 @@ void StageServer::OnForwardDone(const WorkId& work, absl::StatusOr<ForwardOutput
   } else if (last_stage()) {
     FinishLastStage(work, it->second, *output);
   } else {
-    Encoded(work, std::move(output->output), true, &StageServer::OnOutput);
+    EncodeAndPass(work, std::move(output->output), true);
   }
   RunNext();
 }
@@ -491,7 +530,7 @@ void StageServer::OnBackwardDone(const WorkId& work, absl::StatusOr<BackwardOutp
   const auto it = held_.find(work);
   if (it != held_.end()) {
     Held& held = it->second;
-    Encoded(work, std::move(output->input_gradient), false, &StageServer::OnInputGradient);
+    EncodeAndPass(work, std::move(output->input_gradient), false);
     if (held.adds) links_->Notify({work, Progress::kAdded, held.loss_sum, held.tokens});
   }
   RunNext();

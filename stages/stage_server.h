@@ -13,8 +13,8 @@
 //
 // Boundaries are encoded where they are computed, and kept and sent as they then are. The key of a
 // stochastic rounding names the microbatch and not the attempt: who computes it again sends the
-// same bits. Codecs run beside the device: what comes encoded is decoded before its turn in the
-// queue, and the device goes on while what it made is encoded.
+// same bits. Codecs run beside the device: what is next in its queue is decoded before its turn,
+// and the device goes on while what it made is encoded. Neither gets far ahead of the other.
 //
 // Uncontested work is added to the main segment. Contested work, which a slow replica may add too,
 // goes to segments of its own, one for each microbatch, of which there are a bounded number.
@@ -130,13 +130,13 @@ class StageServer {
 
  private:
   enum class Phase : uint8_t {
-    kEarly,          // for a later version: waits for OnVersion
-    kForwardQueued,  // or its input is being decoded
-    kForwarding,     // or its output is being encoded
-    kAwaiting,       // its output is there, the gradient is not
-    kBackwardQueued,
-    kBackwarding,
-    kDone,  // added, or passed back without adding
+    kEarly,           // for a later version: waits for OnVersion
+    kForwardQueued,   // or its input is being decoded
+    kForwarding,      // or its output is being encoded
+    kAwaiting,        // its output is there, the gradient is not
+    kBackwardQueued,  // or its gradient is being decoded
+    kBackwarding,     // or the gradient of its input is being encoded
+    kDone,            // added, or passed back without adding
   };
   // Of the output to the next stage, or of the claim for its gradient.
   enum class Delivery : uint8_t { kNone, kUnsent, kSending, kAccepted, kRefused };
@@ -164,6 +164,7 @@ class StageServer {
     Forward forward;  // its blobs are freed as they are used up
     Incarnation upstream;
     Phase phase = Phase::kForwardQueued;
+    bool decoding = false;         // what it is queued with
     bool adds = true;              // this stage is in the stage mask
     bool gradient_wanted = false;  // of its input, by the stage before
     bool output_logged = false;    // else it is freed once accepted
@@ -203,18 +204,23 @@ class StageServer {
 
   Coding CodingOf(const MicrobatchId& id, bool forward) const;
   QueueKey KeyOf(const WorkId& work, const Held& held) const;
-  // Into the device's queue, as soon as what it needs is decoded.
+  // What a queued one is queued with.
+  static Blob& BoundaryOf(Held& held);
   void Enqueue(const WorkId& work, Held& held, Phase phase);
+  void DecodeAhead();
   void OnDecoded(const WorkId& work, uint64_t age, absl::StatusOr<Blob> boundary);
+  // Gives the device what is first in the queue and decoded, and the codecs what will be.
   void RunNext();
+  void StartNext();
   void StartForward(const WorkId& work, Held& held);
   void OnForwardDone(const WorkId& work, absl::StatusOr<ForwardOutput> output);
   void FinishLastStage(const WorkId& work, Held& held, const ForwardOutput& output);
   void StartBackward(const WorkId& work, Held& held);
   void OnBackwardDone(const WorkId& work, absl::StatusOr<BackwardOutput> output);
-  // Gives the boundary, as it travels, to `then`: at once if there is nothing to encode.
-  using Then = void (StageServer::*)(const WorkId& work, Blob boundary);
-  void Encoded(const WorkId& work, Blob boundary, bool forward, Then then);
+  // What the device has made, as it travels, goes to OnOutput or to OnInputGradient: at once if
+  // there is nothing to encode.
+  void EncodeAndPass(const WorkId& work, Blob boundary, bool forward);
+  void Pass(const WorkId& work, Blob boundary, bool forward);
   void OnOutput(const WorkId& work, Blob output);
   void OnInputGradient(const WorkId& work, Blob gradient);
   // Nothing more is run until a Reset.
@@ -249,6 +255,8 @@ class StageServer {
   uint64_t next_age_ = 0;
   bool device_busy_ = false;
   bool failed_ = false;
+  uint32_t decoding_ = 0;  // boundaries, now
+  uint32_t encoding_ = 0;
   // Completions hold a weak reference: those of a time before a Reset, or of a server that is gone,
   // are ignored.
   std::shared_ptr<bool> life_ = std::make_shared<bool>(true);

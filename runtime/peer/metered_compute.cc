@@ -16,20 +16,16 @@ MeteredCompute::MeteredCompute(std::unique_ptr<Compute> device, Env* env, StepCl
     : meter_(std::make_shared<Meter>(Meter{env, clock})), device_(std::move(device)) {}
 
 MeteredCompute::~MeteredCompute() {
-  StepClock* const clock = std::exchange(meter_->clock, nullptr);
-  const absl::Time now = meter_->env->Now();
-  clock->OpsForgotten(now, meter_->posted);
-  for (; meter_->decoding > 0; --meter_->decoding) clock->CodecDone(now, StepPart::kDecoding);
-  for (; meter_->encoding > 0; --meter_->encoding) clock->CodecDone(now, StepPart::kEncoding);
+  std::exchange(meter_->clock, nullptr)->Forget(meter_->env->Now());
 }
 
 template <typename T>
 Compute::Done<T> MeteredCompute::Metered(StepPart part, Done<T> done) {
+  if (meter_->clock == nullptr)
+    return done;  // asked for by an answer that the device gives as it goes
   meter_->clock->OpPosted(meter_->env->Now(), IsPass(part));
-  ++meter_->posted;
   return [meter = meter_, part, done = std::move(done)](absl::StatusOr<T> result) {
     if (meter->clock == nullptr) return done(std::move(result));
-    --meter->posted;
     if constexpr (std::is_same_v<T, ForwardOutput> || std::is_same_v<T, BackwardOutput>) {
       const absl::Duration took = result.ok() ? result->took : absl::ZeroDuration();
       meter->clock->OpDone(meter->env->Now(), part, took);
@@ -47,27 +43,21 @@ Compute::Done<T> MeteredCompute::Metered(StepPart part, Done<T> done) {
   };
 }
 
-Compute::Done<Blob> MeteredCompute::MeteredCodec(StepPart part, uint32_t Meter::*count,
-                                                 Done<Blob> done) {
+Compute::Done<Blob> MeteredCompute::MeteredCodec(StepPart part, Done<Blob> done) {
+  if (meter_->clock == nullptr) return done;
   meter_->clock->CodecPosted(meter_->env->Now(), part);
-  ++(meter_.get()->*count);
-  return [meter = meter_, part, count, done = std::move(done)](absl::StatusOr<Blob> result) {
-    if (meter->clock != nullptr) {
-      --(meter.get()->*count);
-      meter->clock->CodecDone(meter->env->Now(), part);
-    }
+  return [meter = meter_, part, done = std::move(done)](absl::StatusOr<Blob> result) {
+    if (meter->clock != nullptr) meter->clock->CodecDone(meter->env->Now(), part);
     done(std::move(result));
   };
 }
 
 void MeteredCompute::Decode(Blob encoded, Done<Blob> done) {
-  device_->Decode(std::move(encoded),
-                  MeteredCodec(StepPart::kDecoding, &Meter::decoding, std::move(done)));
+  device_->Decode(std::move(encoded), MeteredCodec(StepPart::kDecoding, std::move(done)));
 }
 
 void MeteredCompute::Encode(Blob values, Coding coding, Done<Blob> done) {
-  device_->Encode(std::move(values), coding,
-                  MeteredCodec(StepPart::kEncoding, &Meter::encoding, std::move(done)));
+  device_->Encode(std::move(values), coding, MeteredCodec(StepPart::kEncoding, std::move(done)));
 }
 
 void MeteredCompute::Forward(ForwardInput input, Done<ForwardOutput> done) {

@@ -38,14 +38,11 @@ class MeteredCompute final : public Compute {
   // Shared with the answers, of which some may come when this is gone.
   struct Meter {
     Env* env = nullptr;
-    StepClock* clock = nullptr;  // null: it is gone
-    uint32_t posted = 0;         // and not done
-    uint32_t decoding = 0;       // of the codecs' likewise
-    uint32_t encoding = 0;
+    StepClock* clock = nullptr;  // null: it is gone, or going
   };
   template <typename T>
   Done<T> Metered(StepPart part, Done<T> done);
-  Done<Blob> MeteredCodec(StepPart part, uint32_t Meter::*count, Done<Blob> done);
+  Done<Blob> MeteredCodec(StepPart part, Done<Blob> done);
 
   const std::shared_ptr<Meter> meter_;
   const std::unique_ptr<Compute> device_;

@@ -198,16 +198,14 @@ class Peer : public TransportHandler, private StageLinks, private PeerLinks {
   std::deque<Message> unknown_senders_;  // waiting for a View that names them; bounded
   std::unique_ptr<Wiring> wiring_;       // to the next stage
 
-  // What we serve
-  std::unique_ptr<StateKeeper> keeper_;  // lives as long as compute_
+  // What we serve. Those who ask the device go before it does: what it answers as it goes is
+  // nobody's any more.
+  StepClock clock_;  // runs while it serves
+  std::unique_ptr<Compute> compute_;
+  std::unique_ptr<StateKeeper> keeper_;
   std::unique_ptr<ShardSaver> shards_;   // lives as long as keeper_
   std::unique_ptr<StageServer> server_;  // one per admission
-  std::unique_ptr<StepEnd> step_end_;    // lives as long as compute_
-
-  StepClock clock_;  // runs while it serves
-
-  // Last, so that it goes first: what it still has to answer uses the others.
-  std::unique_ptr<Compute> compute_;
+  std::unique_ptr<StepEnd> step_end_;
 };
 
 }  // namespace starling

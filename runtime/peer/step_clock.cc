@@ -69,11 +69,10 @@ void StepClock::OpDone(absl::Time now, StepPart part, absl::Duration took) {
   if (part == StepPart::kBackward) ++times_.microbatches;
 }
 
-void StepClock::OpsForgotten(absl::Time now, uint32_t count) {
-  STARLING_CHECK(count <= on_device_);
+void StepClock::Forget(absl::Time now) {
   Advance(now);
-  on_device_ -= count;
-  if (on_device_ == 0) Add(StepPart::kHandover, std::exchange(device_ns_, 0));
+  on_device_ = decoding_ = encoding_ = 0;
+  Add(StepPart::kHandover, std::exchange(device_ns_, 0));
 }
 
 uint32_t& StepClock::CodecsOf(StepPart part) {

@@ -29,11 +29,11 @@ class StepClock {
   // The operation that was posted first among those not done is done; it was `part`. `took`: of a
   // pass, on the device.
   void OpDone(absl::Time now, StepPart part, absl::Duration took = absl::ZeroDuration());
-  // The answers to the last `count` operations will not be heard of here.
-  void OpsForgotten(absl::Time now, uint32_t count);
   // A boundary is decoded or encoded beside the device from here on, or is no longer.
   void CodecPosted(absl::Time now, StepPart part);
   void CodecDone(absl::Time now, StepPart part);
+  // The answers to operations and codecs that are not done will not be heard of here.
+  void Forget(absl::Time now);
 
   // An output is ready that nobody takes; or they are about to be offered again.
   void SetNoTaker(absl::Time now, bool no_taker);

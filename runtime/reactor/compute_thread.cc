@@ -13,54 +13,81 @@ ThreadedCompute::ThreadedCompute(EventLoop* loop, std::unique_ptr<StageExecutor>
       queue_bound_(options.queue_bound),
       executor_(std::move(executor)),
       size_(executor_->size()),
-      worker_(loop, {options.thread_name, options.queue_bound, std::move(options.on_start)}) {}
+      worker_(std::make_unique<Worker>(
+          loop,
+          Worker::Options{options.thread_name, options.queue_bound, std::move(options.on_start)})) {
+}
+
+ThreadedCompute::~ThreadedCompute() {
+  closing_ = true;
+  codecs_.reset();
+  worker_.reset();
+  while (!late_.empty()) {
+    const std::function<void()> cancel = std::move(late_.front());
+    late_.pop_front();
+    cancel();
+  }
+}
+
+template <typename T>
+void ThreadedCompute::Run(Worker* worker, std::function<absl::StatusOr<T>()> work, Done<T> done) {
+  if (!closing_) return worker->Run<T>(std::move(work), std::move(done));
+  late_.push_back([done = std::move(done)] { done(absl::CancelledError("shutting down")); });
+}
+
+Worker* ThreadedCompute::codecs() {
+  if (codecs_ == nullptr && !closing_) {
+    codecs_ = std::make_unique<Worker>(loop_, Worker::Options{"codecs", queue_bound_, nullptr});
+  }
+  return codecs_.get();
+}
 
 void ThreadedCompute::Forward(ForwardInput input, Done<ForwardOutput> done) {
-  worker_.Run<ForwardOutput>([this, input = std::move(input)] { return executor_->Forward(input); },
-                             std::move(done));
+  Run<ForwardOutput>(
+      worker_.get(), [this, input = std::move(input)] { return executor_->Forward(input); },
+      std::move(done));
 }
 
 void ThreadedCompute::Backward(BackwardInput input, Done<BackwardOutput> done) {
-  worker_.Run<BackwardOutput>(
-      [this, input = std::move(input)] { return executor_->Backward(input); }, std::move(done));
+  Run<BackwardOutput>(
+      worker_.get(), [this, input = std::move(input)] { return executor_->Backward(input); },
+      std::move(done));
 }
 
 void ThreadedCompute::Drop(WorkId work) {
-  worker_.Release([this, work] { executor_->Drop(work); });
-}
-
-Worker& ThreadedCompute::codecs() {
-  if (!codecs_) codecs_.emplace(loop_, Worker::Options{"codecs", queue_bound_, nullptr});
-  return *codecs_;
+  if (!closing_) worker_->Release([this, work] { executor_->Drop(work); });
 }
 
 void ThreadedCompute::Decode(Blob encoded, Done<Blob> done) {
-  codecs().Run<Blob>([encoded = std::move(encoded)] { return DecodeBlob(encoded); },
-                     std::move(done));
+  Run<Blob>(
+      codecs(), [encoded = std::move(encoded)] { return DecodeBlob(encoded); }, std::move(done));
 }
 
 void ThreadedCompute::Encode(Blob values, Coding coding, Done<Blob> done) {
-  codecs().Run<Blob>([values = std::move(values), coding] { return EncodeBlob(values, coding); },
-                     std::move(done));
+  Run<Blob>(
+      codecs(), [values = std::move(values), coding] { return EncodeBlob(values, coding); },
+      std::move(done));
 }
 
 void ThreadedCompute::Seal(Step step, Done<std::vector<SegmentSummary>> done) {
-  worker_.Run<std::vector<SegmentSummary>>([this, step] { return executor_->Seal(step); },
-                                           std::move(done));
+  Run<std::vector<SegmentSummary>>(
+      worker_.get(), [this, step] { return executor_->Seal(step); }, std::move(done));
 }
 
 void ThreadedCompute::Read(Step step, std::vector<SegmentId> segments, Done<SegmentSum> done) {
-  worker_.Run<SegmentSum>(
+  Run<SegmentSum>(
+      worker_.get(),
       [this, step, segments = std::move(segments)] { return executor_->Read(step, segments); },
       std::move(done));
 }
 
 void ThreadedCompute::FreeThrough(Step step) {
-  worker_.Release([this, step] { executor_->FreeThrough(step); });
+  if (!closing_) worker_->Release([this, step] { executor_->FreeThrough(step); });
 }
 
 void ThreadedCompute::Apply(UpdateScalars scalars, std::vector<Blob> gradient, Done<Hash128> done) {
-  worker_.Run<Hash128>(
+  Run<Hash128>(
+      worker_.get(),
       [this, scalars, gradient = std::move(gradient)] {
         return executor_->Apply(scalars, gradient);
       },
@@ -68,16 +95,19 @@ void ThreadedCompute::Apply(UpdateScalars scalars, std::vector<Blob> gradient, D
 }
 
 void ThreadedCompute::Snapshot(Done<Blob> done) {
-  worker_.Run<Blob>([this] { return executor_->Snapshot(); }, std::move(done));
+  Run<Blob>(
+      worker_.get(), [this] { return executor_->Snapshot(); }, std::move(done));
 }
 
 void ThreadedCompute::Hash(Done<Hash128> done) {
-  worker_.Run<Hash128>([this] { return executor_->Hash(); }, std::move(done));
+  Run<Hash128>(
+      worker_.get(), [this] { return executor_->Hash(); }, std::move(done));
 }
 
 void ThreadedCompute::Load(Blob state, Done<Hash128> done) {
-  worker_.Run<Hash128>([this, state = std::move(state)] { return executor_->Load(state); },
-                       std::move(done));
+  Run<Hash128>(
+      worker_.get(), [this, state = std::move(state)] { return executor_->Load(state); },
+      std::move(done));
 }
 
 }  // namespace starling

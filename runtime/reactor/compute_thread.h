@@ -2,8 +2,8 @@
 //
 // The executor sees one call at a time, all on the compute thread, in the order they were made.
 // Construction and destruction, and every call, happen on the reactor thread. Destruction waits for
-// the operation that is running, gives its result, and completes all others with cancelled, inside
-// the destructor; the executor goes last.
+// the operation that is running, and the codec, gives their results, and completes all others with
+// cancelled, inside the destructor; also what these answers ask for. The executor goes last.
 //
 // Boundaries are decoded and encoded on a second thread, which starts with the first of them.
 //
@@ -14,9 +14,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,6 +41,7 @@ class ThreadedCompute final : public Compute {
   ThreadedCompute(EventLoop* loop, std::unique_ptr<StageExecutor> executor, Options options);
   ThreadedCompute(EventLoop* loop, std::unique_ptr<StageExecutor> executor)
       : ThreadedCompute(loop, std::move(executor), Options()) {}
+  ~ThreadedCompute() override;
 
   int64_t size() const override { return size_; }
   void Forward(ForwardInput input, Done<ForwardOutput> done) override;
@@ -57,14 +58,18 @@ class ThreadedCompute final : public Compute {
   void Load(Blob state, Done<Hash128> done) override;
 
  private:
-  Worker& codecs();
+  template <typename T>
+  void Run(Worker* worker, std::function<absl::StatusOr<T>()> work, Done<T> done);
+  Worker* codecs();
 
   EventLoop* const loop_;
   const size_t queue_bound_;
   const std::unique_ptr<StageExecutor> executor_;
   const int64_t size_;
-  std::optional<Worker> codecs_;
-  Worker worker_;  // last: its thread uses the executor
+  std::unique_ptr<Worker> worker_;
+  std::unique_ptr<Worker> codecs_;  // from the first boundary on
+  bool closing_ = false;
+  std::deque<std::function<void()>> late_;  // asked for while it goes
 };
 
 }  // namespace starling

@@ -41,6 +41,8 @@ struct Moment {
   const char* kind;
 };
 
+void PrintTo(const Moment& moment, std::ostream* out) { *out << moment.name; }
+
 class EndOfStepTest : public ::testing::TestWithParam<Moment> {};
 
 TEST_P(EndOfStepTest, ReplicaOfEachStageDiesThereAndTheStepIsStillOneMachines) {

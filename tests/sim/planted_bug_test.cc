@@ -17,6 +17,8 @@ struct Planting {
   std::vector<std::string> worlds = {};  // which worlds are drawn; empty: all kinds
 };
 
+void PrintTo(const Planting& planting, std::ostream* out) { *out << planting.bug; }
+
 class PlantedBugTest : public ::testing::TestWithParam<Planting> {};
 
 TEST_P(PlantedBugTest, IsFoundWithinTheStatedNumberOfSeeds) {

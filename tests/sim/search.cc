@@ -12,7 +12,7 @@ constexpr int64_t kStepsForLiveness = 400;
 SwarmOptions OptionsOf(const WorldChoice& choice) {
   SwarmOptions options = SwarmOptions::Drawn(choice.seed, choice.faults);
   options.liveness = choice.liveness;
-  options.lossy = choice.lossy;
+  if (choice.lossy) options.lossy = *choice.lossy;
   if (choice.tied) options.tied = *choice.tied;
   if (choice.liveness) options.steps = kStepsForLiveness;
   if (choice.delayed) options.delayed = *choice.delayed;

@@ -25,7 +25,7 @@ struct WorldChoice {
   uint64_t seed = 1;
   FaultSet faults = FaultSet::All();
   bool liveness = false;
-  bool lossy = false;
+  std::optional<bool> lossy{};
   std::optional<bool> tied{};
   std::optional<bool> delayed{};
   std::optional<uint32_t> stages{};

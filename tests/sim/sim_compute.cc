@@ -72,7 +72,7 @@ absl::Duration SimCompute::Draw(absl::Duration cost) {
 void SimCompute::StartNext(Lane* lane) {
   const Operation& operation = lane->queue.front();
   lane->front_took = Draw(operation.cost);
-  if (faults_ != nullptr && lane == &device_) {
+  if (faults_ != nullptr) {
     lane->front_took += std::exchange(faults_->hiccup, absl::ZeroDuration());
   }
   lane->front_event = scheduler_->After(lane->front_took, node_, EventKind::kCompletion,

@@ -69,7 +69,7 @@ std::string CommandFor(uint64_t seed, const Arguments& arguments) {
   std::string command = absl::StrCat("starling sim --seed ", seed);
   if (arguments.faults != "all") absl::StrAppend(&command, " --faults ", arguments.faults);
   if (world.liveness) absl::StrAppend(&command, " --liveness");
-  if (world.lossy) absl::StrAppend(&command, " --lossy");
+  if (world.lossy) absl::StrAppend(&command, *world.lossy ? " --lossy" : " --raw");
   if (world.tied) absl::StrAppend(&command, " --tied ", *world.tied ? "true" : "false");
   if (world.delayed) absl::StrAppend(&command, *world.delayed ? " --delayed" : " --undelayed");
   if (world.stages) absl::StrAppend(&command, " --stages ", *world.stages);
@@ -146,7 +146,12 @@ void AddOptions(CLI::App* app, Arguments* arguments) {
       ->capture_default_str();
   app->add_flag("--liveness", world.liveness,
                 "After the faults only a core is left, for good: it must go on");
-  app->add_flag("--lossy", world.lossy, "int8 boundaries and bf16 rounds instead of raw ones");
+  auto* lossy = app->add_flag_callback(
+      "--lossy", [&world] { world.lossy = true; },
+      "int8 boundaries and bf16 rounds, instead of as drawn");
+  app->add_flag_callback(
+         "--raw", [&world] { world.lossy = false; }, "Raw ones")
+      ->excludes(lossy);
   app->add_option("--tied", world.tied,
                   "true or false, instead of what is drawn: the first and the last stage share a "
                   "parameter");

@@ -156,6 +156,7 @@ SwarmOptions SwarmOptions::Drawn(uint64_t seed, const FaultSet& allowed) {
   Rng ties(MixAll(seed, 0x74696564ULL));
   options.tied = ties.Chance(0.25);
   options.delayed = Rng(MixAll(seed, 0x64656c6179ULL)).Chance(0.25);
+  options.lossy = Rng(MixAll(seed, 0x6c6f737379ULL)).Chance(0.25);
   return options;
 }
 

@@ -17,7 +17,12 @@ using testing::SizeIs;
 
 class CodedBoundaryTest : public StageServerTest {
  protected:
-  CodedBoundaryTest() { compute_.hold_codecs = true; }
+  CodedBoundaryTest() {
+    forward_ = {Encoding::kInt8, Rounding::kStochastic};
+    backward_ = {Encoding::kF16, Rounding::kNearest};
+    compute_.hold_codecs = true;
+    Serve(1);
+  }
 
   static Blob Coded(float value) { return EncodeBlob(Number(value), {Encoding::kF16}); }
   static Forward CodedMicrobatch(WorkId work) {
@@ -42,7 +47,9 @@ TEST_F(CodedBoundaryTest, TheDeviceTakesOthersWhileAnInputIsDecoded) {
   EXPECT_THAT(compute_.posted(), ElementsAre("forward 1/1"));
   compute_.FinishCodecs();
   Take(Microbatch(Work(2)));
-  compute_.FinishAll();
+  compute_.Finish();
+  compute_.Finish();
+  compute_.FinishCodecs();
   EXPECT_THAT(compute_.posted(), ElementsAre("forward 1/1", "forward 1/0", "forward 1/2"))
       << "in the order they came";
   EXPECT_FALSE(compute_.forwards[1].input.encoded());
@@ -58,6 +65,41 @@ TEST_F(CodedBoundaryTest, TheDeviceGoesOnWhileAnOutputIsEncoded) {
   compute_.FinishCodecs();
   ASSERT_THAT(links_.sent, SizeIs(1));
   EXPECT_EQ(links_.sent[0].forward.work, Work(0));
+  EXPECT_EQ(links_.sent[0].forward.input.encoding(), Encoding::kInt8);
+  EXPECT_EQ(server_->log_bytes(), links_.sent[0].forward.input.size_bytes() + 4) << "and targets";
+}
+
+TEST_F(CodedBoundaryTest, TheDeviceGetsNoFurtherAheadOfTheEncoderThanTwoOutputs) {
+  for (uint32_t i = 0; i < 4; ++i) Take(Microbatch(Work(i)));
+  compute_.FinishAll();
+  EXPECT_THAT(compute_.posted(), ElementsAre("forward 1/0", "forward 1/1"));
+  compute_.FinishCodec();
+  EXPECT_THAT(compute_.posted(), SizeIs(3));
+  compute_.FinishCodecs();
+  compute_.FinishAll();
+  EXPECT_THAT(compute_.posted(), SizeIs(4));
+}
+
+TEST_F(CodedBoundaryTest, OnlyTheFirstTwoOfTheQueueAreDecodedAhead) {
+  for (uint32_t i = 0; i < 4; ++i) Take(CodedMicrobatch(Work(i)));
+  EXPECT_EQ(compute_.decodes, 2);
+  compute_.FinishCodec();
+  EXPECT_THAT(compute_.posted(), ElementsAre("forward 1/0"));
+  EXPECT_EQ(compute_.decodes, 3);
+}
+
+TEST_F(CodedBoundaryTest, AGradientIsDecodedBeforeInputsThatWaitedLonger) {
+  Take(Microbatch(Work(9)));
+  compute_.Finish();
+  compute_.FinishCodecs();
+  for (uint32_t i = 0; i < 4; ++i) Take(CodedMicrobatch(Work(i)));
+  compute_.FinishCodec();  // the first of them is on the device, two are being decoded
+  server_->OnBackward(kDown, {Work(9), Coded(5)});
+  compute_.FinishCodec();
+  EXPECT_EQ(compute_.decodes, 4);
+  compute_.FinishCodecs();
+  compute_.Finish();
+  EXPECT_EQ(compute_.posted().back(), "backward 1/9");
 }
 
 TEST_F(CodedBoundaryTest, AGradientIsDecodedBeforeItsTurn) {
@@ -79,8 +121,64 @@ TEST_F(CodedBoundaryTest, AnAdditionIsToldAtOnceAndTheDeviceGoesOnWhileTheGradie
   ASSERT_THAT(links_.notices, SizeIs(1));
   EXPECT_EQ(links_.notices[0].progress, Progress::kAdded);
   EXPECT_THAT(links_.returned, IsEmpty());
+  compute_.FinishCodec();
+  ASSERT_THAT(links_.returned, SizeIs(1));
+  EXPECT_EQ(links_.returned[0].backward.gradient.encoding(), Encoding::kF16);
+  EXPECT_EQ(server_->sent(Step{1}).backward, links_.returned[0].backward.gradient.size_bytes());
+}
+
+TEST_F(CodedBoundaryTest, ASecondGradientThatComesWhileTheFirstIsDecodedIsDropped) {
+  Take(Microbatch(Work(0)));
+  compute_.Finish();
+  compute_.FinishCodecs();
+  server_->OnBackward(kDown, {Work(0), Coded(5)});
+  server_->OnBackward(kDown, {Work(0), Coded(6)});
+  EXPECT_EQ(server_->counters().second_gradients, 1u);
+  server_->OnCancel({{Work(0)}, 7});  // too late: it counts on its gradient
+  compute_.FinishCodecs();
+  ASSERT_THAT(compute_.backwards, SizeIs(1));
+  EXPECT_THAT(compute_.backwards[0].gradient.As<float>(), ElementsAre(5));
+}
+
+TEST_F(CodedBoundaryTest, NobodyFencedGetsTheGradientThatIsBeingEncoded) {
+  Return(Work(0));
+  compute_.Finish();
+  Promise({kUp});
+  compute_.FinishCodecs();
+  EXPECT_THAT(links_.returned, IsEmpty());
+}
+
+TEST_F(CodedBoundaryTest, ASealDoesNotWaitForTheGradientThatIsBeingEncoded) {
+  Return(Work(0));
+  compute_.Finish();
+  size_t segments = 0;
+  server_->OnSeal(Step{1}, [&](const auto& sealed) { segments = sealed->size(); });
+  compute_.Finish();
+  EXPECT_EQ(segments, 1u);
   compute_.FinishCodecs();
   EXPECT_THAT(links_.returned, SizeIs(1));
+}
+
+TEST_F(CodedBoundaryTest, EarlyWorkIsDecodedWhenItsVersionIsThere) {
+  Forward early = CodedMicrobatch(Work(0, 2));
+  Take(early);
+  EXPECT_EQ(compute_.decodes, 0);
+  server_->OnVersion(Version{1});
+  compute_.FinishCodecs();
+  EXPECT_THAT(compute_.posted(), ElementsAre("forward 2/0"));
+}
+
+TEST_F(CodedBoundaryTest, AClaimMadeWhileTheOutputIsBeingEncodedIsServedInTheEnd) {
+  Take(Microbatch(Work(0)));
+  compute_.Finish();
+  EXPECT_EQ(server_->OnClaim(kUp2, {Work(0), kMended}), absl::StatusCode::kOk);
+  compute_.FinishCodecs();
+  links_.sent.back().accepted(absl::StatusCode::kOk);
+  GiveBack(Work(0));
+  compute_.FinishAll();
+  compute_.FinishCodecs();
+  ASSERT_FALSE(links_.returned.empty());
+  EXPECT_EQ(links_.returned.back().to, kUp2);
 }
 
 TEST_F(CodedBoundaryTest, AClaimIsServedThoughTheGradientIsBeingEncoded) {
@@ -139,19 +237,23 @@ TEST_F(CodedBoundaryTest, AResetForgetsWhatIsBeingCoded) {
 }
 
 TEST_F(CodedBoundaryTest, NothingIsRunBehindACodecThatFailed) {
+  Take(Microbatch(Work(2)));
   Take(CodedMicrobatch(Work(0)));
+  Take(CodedMicrobatch(Work(1)));
   compute_.codec_failure = absl::ResourceExhaustedError("too much at once");
   compute_.FinishCodecs();
-  EXPECT_THAT(links_.failures, SizeIs(1));
-  Take(Microbatch(Work(1)));
-  EXPECT_THAT(compute_.posted(), IsEmpty());
+  EXPECT_THAT(links_.failures, SizeIs(1)) << "one for all";
+  Take(Microbatch(Work(3)));
+  compute_.FinishAll();
+  EXPECT_THAT(compute_.posted(), SizeIs(1)) << "what was on the device";
   server_->Reset(Version{0});
-  Take(Microbatch(Work(1)));
-  EXPECT_THAT(compute_.posted(), SizeIs(1));
+  Take(Microbatch(Work(3)));
+  EXPECT_THAT(compute_.posted(), SizeIs(2));
 }
 
 // The same key whoever computes it and under whatever name; another one for all else.
-TEST_F(StageServerTest, KeyOfTheRoundingNamesTheMicrobatchAndNotTheAttempt) {
+TEST_F(CodedBoundaryTest, KeyOfTheRoundingNamesTheMicrobatchAndNotTheAttempt) {
+  compute_.hold_codecs = false;
   Complete(Microbatch(Work(0)));
   Complete(Microbatch(Work(1)));
   Complete(Microbatch(Work(0, 1, 2), {1}));
@@ -174,15 +276,16 @@ TEST_F(StageServerTest, KeyOfTheRoundingNamesTheMicrobatchAndNotTheAttempt) {
   EXPECT_THAT(keys, SizeIs(6));
 }
 
-TEST_F(StageServerTest, BytesOfBoundariesSentAreCountedByStep) {
+TEST_F(CodedBoundaryTest, BytesOfBoundariesSentAreCountedByStep) {
+  compute_.hold_codecs = false;
   Complete(Microbatch(Work(0)));
-  EXPECT_EQ(server_->sent(Step{1}).forward, 4u);
-  EXPECT_EQ(server_->sent(Step{1}).backward, 4u);
+  EXPECT_EQ(server_->sent(Step{1}).forward, 5u);
+  EXPECT_EQ(server_->sent(Step{1}).backward, 2u);
   Complete(Microbatch(Work(1)));
-  EXPECT_EQ(server_->sent(Step{1}).forward, 8u);
+  EXPECT_EQ(server_->sent(Step{1}).forward, 10u);
   Take(Evaluation(5));
   compute_.FinishAll();
-  EXPECT_EQ(server_->sent(Step{1}).forward, 8u) << "evaluations do not count";
+  EXPECT_EQ(server_->sent(Step{1}).forward, 10u) << "evaluations do not count";
   server_->OnVersion(Version{1});
   EXPECT_EQ(server_->sent(Step{1}).forward, 0u);
   EXPECT_EQ(server_->sent(Step{1}).backward, 0u);

@@ -29,7 +29,6 @@ constexpr AttemptId kMended{kTrainer, 77};  // the name of a spliced attempt
 inline Blob Number(float value) { return Blob::OfFloats({value}); }
 
 // Records operations ("forward 2/0", step/index) and completes the oldest when the test says so.
-// Its encoder only remembers what it was asked for.
 class FakeCompute : public Compute {
  public:
   int64_t size() const override { return 4; }
@@ -58,14 +57,15 @@ class FakeCompute : public Compute {
   }
   void Drop(WorkId work) override { dropped.push_back(work.id.index); }
   void Decode(Blob encoded, Done<Blob> done) override {
-    codecs_.push_back(
-        [this, encoded, done] { done(codec_failure.ok() ? DecodeBlob(encoded) : codec_failure); });
+    ++decodes;
+    codecs_.push_back([this, encoded, done] {
+      codec_failure.ok() ? done(DecodeBlob(encoded)) : done(codec_failure);
+    });
   }
   void Encode(Blob values, Coding coding, Done<Blob> done) override {
     codings.push_back(coding);
-    codecs_.push_back([this, values, done] {
-      if (!codec_failure.ok()) return done(codec_failure);
-      done(values);
+    codecs_.push_back([this, values, coding, done] {
+      codec_failure.ok() ? done(EncodeBlob(values, coding)) : done(codec_failure);
     });
   }
   void Seal(Step step, Done<std::vector<SegmentSummary>> done) override {
@@ -98,12 +98,14 @@ class FakeCompute : public Compute {
   void FinishAll() {
     while (!waiting_.empty()) Finish();
   }
+  void FinishCodec() {
+    ASSERT_FALSE(codecs_.empty());
+    const auto finish = std::move(codecs_.front());
+    codecs_.pop_front();
+    finish();
+  }
   void FinishCodecs() {
-    while (!codecs_.empty()) {
-      const auto finish = std::move(codecs_.front());
-      codecs_.pop_front();
-      finish();
-    }
+    while (!codecs_.empty()) FinishCodec();
   }
   void FailNext(absl::Status failure) {
     failure_ = std::move(failure);
@@ -113,6 +115,7 @@ class FakeCompute : public Compute {
   bool hold_codecs = false;  // they finish when the test says so, else with the next operation
   absl::Status codec_failure;
   std::vector<Coding> codings;  // asked for
+  int decodes = 0;              // likewise
   std::vector<ForwardInput> forwards;
   std::vector<BackwardInput> backwards;
   std::vector<uint32_t> dropped;
@@ -213,8 +216,8 @@ class StageServerTest : public testing::Test {
     options.slots = slots;
     options.log_budget_bytes = log_budget_bytes;
     options.contested = 2;
-    options.forward = {Encoding::kInt8, Rounding::kStochastic};
-    options.backward = {Encoding::kF16, Rounding::kNearest};
+    options.forward = forward_;
+    options.backward = backward_;
     options.seed = 3;
     options.keeps_older = keeps_older_;
     server_ = std::make_unique<StageServer>(options, &compute_, &links_);
@@ -255,6 +258,8 @@ class StageServerTest : public testing::Test {
   }
 
   bool keeps_older_ = false;  // with delayed commit
+  Coding forward_;            // how boundaries travel: raw
+  Coding backward_;
   FakeCompute compute_;
   FakeLinks links_;
   std::unique_ptr<StageServer> server_;

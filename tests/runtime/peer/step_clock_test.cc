@@ -166,7 +166,7 @@ TEST_F(StepClockTest, OperationsOfADeviceThatIsGoneHoldNothingUp) {
   BeginWholeStep();
   clock_.OpPosted(now_, true);
   clock_.OpPosted(now_, false);
-  clock_.OpsForgotten(After(3), 2);
+  clock_.Forget(After(3));
   After(4);
   const StepTimes times = clock_.Seal(now_);
   EXPECT_EQ(times.total(), 7 * kMillisecond);

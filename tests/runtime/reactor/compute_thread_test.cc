@@ -159,6 +159,37 @@ TEST_F(ThreadedComputeTest, CodecsRunBesideAnOperation) {
   EXPECT_TRUE(RunUntilAnswers(3));
 }
 
+TEST_F(ThreadedComputeTest, WhatAnAnswerAsksForDuringShutdownIsCancelled) {
+  std::vector<std::string> given;
+  const auto give = [&given](std::string what, const absl::Status& status) {
+    given.push_back(std::move(what) + " " + absl::StatusCodeToString(status.code()));
+  };
+  const Blob values = Blob::OfFloats({1});
+  ThreadedCompute* const compute = compute_.get();
+  const auto encode = [&](const char* what) {
+    compute->Encode(values, {Encoding::kF16}, [&, what](auto got) { give(what, got.status()); });
+  };
+  const auto hash = [&](const char* what) {
+    compute->Hash([&, what](auto got) { give(what, got.status()); });
+  };
+  compute_->Snapshot([&](auto got) {
+    give("snapshot", got.status());
+    compute->Drop(Work(1));
+    encode("its encoding");
+    hash("its hash");
+  });
+  compute_->Encode(values, {Encoding::kF16}, [&](auto got) {
+    give("encoding", got.status());
+    compute->FreeThrough(Step{1});
+    hash("its hash");
+    encode("its encoding");
+  });
+  compute_.reset();
+  ASSERT_EQ(given.size(), 6u);
+  EXPECT_THAT(given, testing::Contains("its encoding CANCELLED").Times(2));
+  EXPECT_THAT(given, testing::Contains("its hash CANCELLED").Times(2));
+}
+
 TEST_F(ThreadedComputeTest, ShutdownAnswersEveryOperationOnce) {
   constexpr int kOperations = 200;
   int finished = 0;
