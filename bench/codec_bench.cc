@@ -68,6 +68,25 @@ void AddCodec(const std::string& name, const Coding& coding, double goal, std::v
   }
 }
 
+// Encoding with vector loops that this machine has better ones than, as others have no better.
+void AddOtherLoops(std::vector<Way>* ways) {
+  static constexpr uint64_t kKey = 1;
+  for (const codec::Kernels* loops : codec::AllKernels()) {
+    if (loops == &codec::BestKernels() || loops == &codec::PlainKernels()) continue;
+    for (const uint64_t* key : {static_cast<const uint64_t*>(nullptr), &kKey}) {
+      const auto add = [&](const char* codec, auto encode) {
+        const Work work = [encode, key](Buffers* b) {
+          const absl::Span<const float> values = b->values.As<float>();
+          encode(values.data(), values.size(), key, b->encoded.data());
+        };
+        ways->push_back({absl::StrCat(codec, key ? " st. " : " ", loops->name), 0, work, work});
+      };
+      add("int8", loops->encode_int8);
+      add("int4", loops->encode_int4);
+    }
+  }
+}
+
 // The first is what the others are compared with, the last its control.
 std::vector<Way> Ways() {
   std::vector<Way> ways = {{"memcpy", 0, Copy, Copy}};
@@ -77,6 +96,7 @@ std::vector<Way> Ways() {
   AddCodec("int4", {Encoding::kInt4}, kInt4Goal, &ways);
   AddCodec("int8 stochastic", {Encoding::kInt8, Rounding::kStochastic, 1}, kInt8Goal, &ways);
   AddCodec("int4 stochastic", {Encoding::kInt4, Rounding::kStochastic, 1}, kInt4Goal, &ways);
+  AddOtherLoops(&ways);
   ways.push_back({"memcpy once more", 0, Copy, Copy});
   return ways;
 }

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """The memory of replicas over time, against what they should need.
 
-    bench/soak.py [--program build/starling] [--minutes 60] [--settle 10] [--json FILE]
+    bench/soak.py [--program build/starling] [--minutes 60] [--settle 10] [--replicas 2] [--json FILE]
 
-A swarm of 2 stages of 2 replicas with LibTorch trains for so long; every few seconds the resident memory of
-each replica is read. The bound of a replica's peak: LibTorch's floor (a replica that has not been let in
+A swarm of 2 stages with LibTorch trains for so long; every few seconds the resident memory of each replica is
+read. The bound of a replica's peak: LibTorch's floor (a replica that has not been let in
 anywhere), parameters, gradients and both moments in fp32, what is kept for the backward of as many
 microbatches as can be under way at once (of a block per token: 16 widths, and 2.5 * heads * context of
 attention, in fp32; an estimate), and 150 MB. The growth is the slope of a straight line through the samples after
-`--settle` minutes, per hour; goal: at most 1 MB.
+`--settle` minutes, per hour; goal: at most 1 MB. With several replicas per stage chance decides how many microbatches
+one has under way while a round's buffers are there, so it may be late that one has as much as it may have.
 """
 
 import json
@@ -92,6 +93,7 @@ def main():
     parser = starling.arguments(__doc__)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--settle", type=float, default=10, help="minutes before growth counts")
+    parser.add_argument("--replicas", type=int, default=2, help="of each stage")
     parser.add_argument("--json", help="write every sample to this file")
     options = parser.parse_args()
     program = os.path.abspath(options.program)
@@ -99,7 +101,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="starling-bench-") as folder:
         swarm = starling.Swarm(program, folder, CONFIG)
         try:
-            for stage in (0, 1, 0, 1):
+            for stage in (0, 1) * options.replicas:
                 starling.Replica(swarm, stage, "cpu")
             swarm.wait(lambda: swarm.last_step() >= 1, "the first step", 900)
             began = time.time()

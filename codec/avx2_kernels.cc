@@ -92,85 +92,110 @@ STARLING_AVX2_INLINE uint32_t Greatest(const float* values) {
   return static_cast<uint32_t>(_mm_cvtsi128_si32(four));
 }
 
-// DrawPair for 8 places.
-STARLING_AVX2_INLINE __m256i Draw(const BlockDraw& draw, const uint32_t* places) {
-  const __m256i start = _mm256_set1_epi32(static_cast<int>(draw.start));
-  const __m256i factor = _mm256_set1_epi32(static_cast<int>(draw.factor));
+// The lower and the upper 16 bits of DrawPair for 8 places.
+struct Bits {
+  __m256i lower;
+  __m256i upper;
+};
+STARLING_AVX2_INLINE Bits Draw(__m256i start, __m256i factor, const uint32_t* places) {
   const __m256i place = _mm256_load_si256(reinterpret_cast<const __m256i*>(places));
   const __m256i x = _mm256_mullo_epi32(_mm256_xor_si256(start, place), factor);
-  return _mm256_xor_si256(x, _mm256_srli_epi32(x, 16));
+  const __m256i upper = _mm256_srli_epi32(x, 16);
+  return {_mm256_and_si256(_mm256_xor_si256(x, upper), _mm256_set1_epi32(0xffff)), upper};
 }
 
-STARLING_AVX2_INLINE __m256i RoundDown(__m256 units, __m256i bits) {
-  return _mm256_srai_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(units), bits), kDrawBits);
+STARLING_AVX2_INLINE __m256i RoundDown(__m256i units, __m256i bits) {
+  return _mm256_srai_epi32(_mm256_add_epi32(units, bits), kDrawBits);
 }
 
-// The codes of a whole block, as 32-bit numbers.
+STARLING_AVX2_INLINE __m256i Nearest(const float* values, __m256 factor) {
+  return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(values), factor));
+}
+
+// 32 numbers within a byte's signed range; InOrder() mends their order.
+STARLING_AVX2_INLINE __m256i PackBytes(const __m256i* numbers) {
+  return _mm256_packs_epi16(_mm256_packs_epi32(numbers[0], numbers[1]),
+                            _mm256_packs_epi32(numbers[2], numbers[3]));
+}
+STARLING_AVX2_INLINE __m256i InOrder(__m256i codes) {
+  return _mm256_permutevar8x32_epi32(codes, _mm256_set_epi32(7, 3, 6, 2, 5, 1, 4, 0));
+}
+
+// The codes of a whole block, 32 at a time, in the order of PackBytes.
+constexpr size_t kQuarters = 4;
 template <bool kStochastic>
 STARLING_AVX2_INLINE void Quantize(const float* values, float inverse, const uint64_t* key,
                                    uint64_t block, __m256i* codes) {
-  const __m256 factor = _mm256_set1_ps(inverse);
   if constexpr (!kStochastic) {
-    for (size_t v = 0; v < kVectors; ++v) {
-      codes[v] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(values + kLanes * v), factor));
+    const __m256 factor = _mm256_set1_ps(inverse);
+    for (size_t q = 0; q < kQuarters; ++q) {
+      __m256i numbers[4];
+      for (size_t i = 0; i < 4; ++i) numbers[i] = Nearest(values + kLanes * (4 * q + i), factor);
+      codes[q] = PackBytes(numbers);
     }
   } else {
+    static_assert(kDrawBits == 16);
     const BlockDraw draw = DrawOf(*key, block);
+    const __m256i start = _mm256_set1_epi32(static_cast<int>(draw.start));
+    const __m256i factor = _mm256_set1_epi32(static_cast<int>(draw.factor));
     const __m256 units = _mm256_set1_ps(inverse * kDrawUnits);
-    const __m256i lower = _mm256_set1_epi32(0xffff);
-    for (size_t v = 0; v < kVectors / 2; ++v) {
-      const __m256i pairs = Draw(draw, kDrawPlaces.data() + kLanes * v);
-      const size_t w = v + kVectors / 2;
-      const __m256 first = _mm256_mul_ps(_mm256_loadu_ps(values + kLanes * v), units);
-      const __m256 second = _mm256_mul_ps(_mm256_loadu_ps(values + kLanes * w), units);
-      codes[v] = RoundDown(first, _mm256_and_si256(pairs, lower));
-      codes[w] = RoundDown(second, _mm256_srli_epi32(pairs, kDrawBits));
+    for (size_t q = 0; q < kQuarters / 2; ++q) {
+      __m256i first[4];
+      __m256i second[4];
+      for (size_t i = 0; i < 4; ++i) {
+        const size_t v = 4 * q + i;
+        const Bits bits = Draw(start, factor, kDrawPlaces.data() + kLanes * v);
+        first[i] = RoundDown(Nearest(values + kLanes * v, units), bits.lower);
+        second[i] = RoundDown(Nearest(values + kLanes * (v + kVectors / 2), units), bits.upper);
+      }
+      codes[q] = PackBytes(first);
+      codes[q + kQuarters / 2] = PackBytes(second);
     }
   }
 }
 
-template <bool kStochastic>
-STARLING_AVX2_INLINE void StartBlock(const float* values, float levels, const uint64_t* key,
-                                     uint64_t block, std::byte* out, __m256i* codes) {
-  const BlockScale scale = ScaleOf(Greatest(values), levels);
-  std::memcpy(out, &scale.scale, kScaleBytes);
-  if (__builtin_expect(scale.inverse == 0.0f, 0)) {
-    for (size_t v = 0; v < kVectors; ++v) codes[v] = _mm256_setzero_si256();
-  } else {
-    Quantize<kStochastic>(values, scale.inverse, key, block, codes);
-  }
-}
-
-// 32 numbers within a byte's signed range, in order.
-STARLING_AVX2_INLINE __m256i PackBytes(const __m256i* codes) {
-  const __m256i low = _mm256_packs_epi32(codes[0], codes[1]);
-  const __m256i high = _mm256_packs_epi32(codes[2], codes[3]);
-  const __m256i mixed = _mm256_packs_epi16(low, high);
-  return _mm256_permutevar8x32_epi32(mixed, _mm256_set_epi32(7, 3, 6, 2, 5, 1, 4, 0));
-}
-
-template <bool kStochastic>
-STARLING_AVX2_INLINE void EncodeInt8Blocks(const float* values, size_t blocks, const uint64_t* key,
-                                           std::byte* out) {
+// All whole blocks: their scales, and kPut with the codes and where they belong. Scales are found
+// for some blocks at once: each takes long, but keeps few units busy.
+constexpr size_t kScales = 16;
+template <bool kStochastic, size_t kBlockBytes, void (*kPut)(const __m256i*, std::byte*)>
+STARLING_AVX2_INLINE void EncodeBlocks(const float* values, size_t blocks, float levels,
+                                       const uint64_t* key, std::byte* out) {
+  BlockScale scales[kScales];
   for (size_t block = 0; block < blocks; ++block) {
-    __m256i codes[kVectors];
-    StartBlock<kStochastic>(values, kInt8Levels, key, block, out, codes);
-    for (size_t v = 0; v < kVectors; v += 4) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + kScaleBytes + kLanes * v),
-                          PackBytes(codes + v));
+    if (block % kScales == 0) {
+      const size_t count = blocks - block < kScales ? blocks - block : kScales;
+      for (size_t i = 0; i < count; ++i) {
+        scales[i] = ScaleOf(Greatest(values + kCodecBlock * i), levels);
+      }
     }
+    const BlockScale& scale = scales[block % kScales];
+    std::memcpy(out, &scale.scale, kScaleBytes);
+    __m256i codes[kQuarters];
+    for (__m256i& quarter : codes) quarter = _mm256_setzero_si256();
+    if (__builtin_expect(scale.inverse != 0.0f, 1)) {
+      Quantize<kStochastic>(values, scale.inverse, key, block, codes);
+    }
+    kPut(codes, out + kScaleBytes);
     values += kCodecBlock;
-    out += kInt8Bytes;
+    out += kBlockBytes;
   }
+}
+
+STARLING_AVX2_INLINE void Store256(std::byte* out, __m256i codes) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), InOrder(codes));
+}
+
+STARLING_AVX2_INLINE void PutInt8(const __m256i* codes, std::byte* out) {
+  for (size_t q = 0; q < kQuarters; ++q) Store256(out + 4 * kLanes * q, codes[q]);
 }
 
 STARLING_AVX2 void EncodeInt8(const float* values, size_t count, const uint64_t* key,
                               std::byte* out) {
   const size_t blocks = count / kCodecBlock;
   if (key == nullptr) {
-    EncodeInt8Blocks<false>(values, blocks, key, out);
+    EncodeBlocks<false, kInt8Bytes, PutInt8>(values, blocks, kInt8Levels, key, out);
   } else {
-    EncodeInt8Blocks<true>(values, blocks, key, out);
+    EncodeBlocks<true, kInt8Bytes, PutInt8>(values, blocks, kInt8Levels, key, out);
   }
   const size_t rest = count % kCodecBlock;
   if (rest > 0) {
@@ -199,21 +224,12 @@ STARLING_AVX2 void DecodeInt8(const std::byte* bytes, size_t count, float* value
   if (count % kCodecBlock > 0) DecodeInt8Block(bytes, count % kCodecBlock, values);
 }
 
-template <bool kStochastic>
-STARLING_AVX2_INLINE void EncodeInt4Blocks(const float* values, size_t blocks, const uint64_t* key,
-                                           std::byte* out) {
+STARLING_AVX2_INLINE void PutInt4(const __m256i* codes, std::byte* out) {
   const __m256i lower = _mm256_set1_epi8(15);
-  for (size_t block = 0; block < blocks; ++block) {
-    __m256i codes[kVectors];
-    StartBlock<kStochastic>(values, kInt4Levels, key, block, out, codes);
-    for (size_t v = 0; v < kVectors / 2; v += 4) {
-      const __m256i first = _mm256_and_si256(PackBytes(codes + v), lower);
-      const __m256i second = _mm256_and_si256(PackBytes(codes + v + kVectors / 2), lower);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + kScaleBytes + kLanes * v),
-                          _mm256_or_si256(first, _mm256_slli_epi16(second, 4)));
-    }
-    values += kCodecBlock;
-    out += kInt4Bytes;
+  for (size_t q = 0; q < kQuarters / 2; ++q) {
+    const __m256i first = _mm256_and_si256(codes[q], lower);
+    const __m256i second = _mm256_and_si256(codes[q + kQuarters / 2], lower);
+    Store256(out + 4 * kLanes * q, _mm256_or_si256(first, _mm256_slli_epi16(second, 4)));
   }
 }
 
@@ -221,9 +237,9 @@ STARLING_AVX2 void EncodeInt4(const float* values, size_t count, const uint64_t*
                               std::byte* out) {
   const size_t blocks = count / kCodecBlock;
   if (key == nullptr) {
-    EncodeInt4Blocks<false>(values, blocks, key, out);
+    EncodeBlocks<false, kInt4Bytes, PutInt4>(values, blocks, kInt4Levels, key, out);
   } else {
-    EncodeInt4Blocks<true>(values, blocks, key, out);
+    EncodeBlocks<true, kInt4Bytes, PutInt4>(values, blocks, kInt4Levels, key, out);
   }
   const size_t rest = count % kCodecBlock;
   if (rest > 0) {
