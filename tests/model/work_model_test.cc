@@ -434,6 +434,8 @@ struct Case {
   Without without = Without::kNothing;
 };
 
+void PrintTo(const Case& one, std::ostream* out) { *out << one.name; }
+
 class WorkModelTest : public testing::TestWithParam<Case> {};
 
 TEST_P(WorkModelTest, EveryInterleavingCountsTheMicrobatchOnce) {
