@@ -3,7 +3,7 @@
 
 3 stages of one replica whose devices only take time, 32 microbatches a step, boundaries of 4 MiB in fp32, over
 loopback; each codec for both directions, in turn. Prints the median step of each run without the first
-two, and what share of it the devices compute.
+two, and for what shares of it the devices compute, wait for codecs, and for the next pass to be handed over.
 
     bench/codec_cost.py [--program build/starling] [--time 10ms] [--steps 10] [--repeats 1]
 """
@@ -35,6 +35,8 @@ stages = 3
 """
 CODECS = (("raw", "nearest"), ("bf16", "nearest"), ("int8", "nearest"), ("int8", "stochastic"),
           ("int4", "nearest"), ("int4", "stochastic"))
+PARTS = {"compute": ("forward", "backward"), "wait for codecs": ("decoding", "encoding"),
+         "are handed a pass": ("handover",)}
 
 
 def one_run(options, folder, codec, rounding):
@@ -45,9 +47,11 @@ def one_run(options, folder, codec, rounding):
             starling.Replica(swarm, stage, "emulated:" + options.time)
         swarm.wait_for_step(options.steps)
         lines = [line for step, line in swarm.metrics.items() if 2 < step <= options.steps]
-        computing = [sum(replica.get(part, 0) for part in ("forward", "backward"))
-                     for line in lines for replica in line["time"]]
-        return (statistics.median(line["step_s"] for line in lines), statistics.median(computing))
+        step = statistics.median(line["step_s"] for line in lines)
+        return [step] + [
+            statistics.mean(sum(replica.get(part, 0) for part in parts)
+                            for line in lines for replica in line["time"]) / step
+            for parts in PARTS.values()]
     finally:
         swarm.end()
 
@@ -63,13 +67,13 @@ def main():
         for codec in CODECS:
             with tempfile.TemporaryDirectory(prefix="starling-bench-") as folder:
                 runs[codec].append(one_run(options, folder, *codec))
-    print("| codec | step, s (lowest, highest) | devices compute |")
-    print("|---|---|---|")
+    print("| codec | step, s (lowest, highest) | %s |" % " | ".join(PARTS))
+    print("|---" * (2 + len(PARTS)) + "|")
     for codec, figures in runs.items():
-        steps = [step for step, _ in figures]
-        print("| %s, %s | %.3f (%.3f, %.3f) | %.0f %% |" % (
+        steps, *shares = zip(*figures)
+        print("| %s, %s | %.3f (%.3f, %.3f) | %s |" % (
             *codec, statistics.median(steps), min(steps), max(steps),
-            100 * statistics.median(computing / step for step, computing in figures)))
+            " | ".join("%.1f %%" % (100 * statistics.median(share)) for share in shares)))
 
 
 if __name__ == "__main__":

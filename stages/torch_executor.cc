@@ -27,6 +27,7 @@
 #include "stages/torch_allocations.h"
 #include "stages/torch_blob.h"
 #include "stages/torch_own_model.h"
+#include "stages/torch_plane_pool.h"
 #include "stages/torch_stage_model.h"
 
 namespace starling {
@@ -76,8 +77,10 @@ class TorchExecutorImpl : public TorchExecutor {
                           : options.memory - FixedMemory(layout, options.keep_older)),
         layout_(std::move(layout)),
         moments_(std::move(moments)),
-        segments_(options_.stage,
-                  [this] { return at::zeros({layout_.size}, moments_.options()); }) {
+        sums_(layout_.size),
+        segments_(options_.stage, [this] {
+          return moments_.is_cpu() ? sums_.Zeros() : at::zeros({layout_.size}, moments_.options());
+        }) {
     for (size_t i = 0; i < parameters.size(); ++i) {
       copies_.push_back({std::move(parameters[i]), std::move(models[i]), {}});
     }
@@ -413,6 +416,7 @@ class TorchExecutorImpl : public TorchExecutor {
   at::Tensor moments_;        // [2 * size], first and second
   std::vector<Copy> copies_;  // of the parameters, [size] each
   bool older_ = false;        // those before the newest update are there
+  PlanePool sums_;
   SegmentBook<at::Tensor> segments_;
   std::map<WorkId, Held> held_;
   std::map<std::vector<int64_t>, int64_t> graph_bytes_;  // by the input's shape
