@@ -23,8 +23,10 @@ TEST(BenchProgramTest, ShortFormMeasuresEachPartBesideWhatItIsComparedWith) {
   ASSERT_EQ(run.exit_code, 0) << run.output << run.errors;
   const auto json = nlohmann::json::parse(FileText(path));
   // Three sizes of four codecs both ways, two of them rounded at random too, memcpy and its
-  // control.
-  ASSERT_EQ(json.at("codecs").at("rows").size(), 3u * 12);
+  // control; and four of each kind of loops that this machine has better ones than.
+  const size_t of_a_size = json.at("codecs").at("rows").size() / 3;
+  ASSERT_GE(of_a_size, 12u);
+  ASSERT_EQ(of_a_size % 4, 0u);
   for (const auto& row : json.at("codecs").at("rows")) {
     EXPECT_GT(row.at("of_memcpy").get<double>(), 0) << row;
   }
@@ -36,7 +38,8 @@ TEST(BenchProgramTest, ShortFormMeasuresEachPartBesideWhatItIsComparedWith) {
     }
   }
   // Two steps count, of 100 microbatches that hop 3 times each way.
-  EXPECT_EQ(json.at("hop").at("rounds").at(0).at("hops"), 1200);
+  ASSERT_EQ(json.at("hop").at("rounds").size(), 2u);  // as it is, and with cores awake
+  for (const auto& row : json.at("hop").at("rounds")) EXPECT_EQ(row.at("hops"), 1200) << row;
   const auto& commit = json.at("commit").at("rounds").at(0);
   EXPECT_GE(commit.at("steps").get<int>(), 1);
   for (const char* key : {"commit_ms", "add_ms", "adamw_ms", "bytes_ms"}) {
