@@ -11,8 +11,8 @@ namespace starling {
 namespace {
 
 constexpr double kSmoothing = 0.1;
-// So many of the queue's first are decoded before their turn: what comes later may have to go
-// first, and what waits is smaller encoded.
+// So many of the first to go are decoded before their turn: what comes later may have to go
+// before them, and what waits is smaller encoded.
 constexpr uint32_t kDecodeAhead = 2;
 // With so many outputs that wait for their encoding the device takes nothing new.
 constexpr uint32_t kEncodeBehind = 2;
@@ -37,6 +37,7 @@ void StageServer::Reset(Version version) {
   cancelled_.clear();
   refused_.clear();
   queue_.clear();
+  encoded_.clear();
   fenced_.clear();
   log_bytes_ = 0;
   device_busy_ = failed_ = false;
@@ -187,6 +188,7 @@ void StageServer::OnCancel(const Cancel& cancel) {
     compute_->Drop(work);
     Forget(it);
   }
+  RunNext();  // what is behind them may be decoded now
 }
 
 bool StageServer::IsStale(Step step, uint64_t fence) const {
@@ -362,7 +364,8 @@ StageServer::QueueKey StageServer::KeyOf(const WorkId& work, const Held& held) c
 void StageServer::Enqueue(const WorkId& work, Held& held, Phase phase) {
   held.phase = phase;
   held.age = next_age_++;
-  queue_.insert({KeyOf(work, held), work});
+  auto& line = BoundaryOf(held).encoded() ? encoded_ : queue_;
+  line.insert({KeyOf(work, held), work});
 }
 
 Blob& StageServer::BoundaryOf(Held& held) {
@@ -370,13 +373,16 @@ Blob& StageServer::BoundaryOf(Held& held) {
 }
 
 void StageServer::DecodeAhead() {
-  auto entry = queue_.begin();
-  for (uint32_t i = 0; i < kDecodeAhead && entry != queue_.end(); ++i, ++entry) {
-    const WorkId& work = entry->second;
+  while (!encoded_.empty()) {
+    uint32_t ahead = decoding_;
+    for (auto it = queue_.begin(); it != queue_.end() && ahead < kDecodeAhead; ++it) {
+      if (*encoded_.begin() < *it) break;
+      ++ahead;
+    }
+    if (ahead >= kDecodeAhead) return;
+    const WorkId work = encoded_.begin()->second;
+    encoded_.erase(encoded_.begin());
     Held& held = held_.at(work);
-    if (held.decoding || !BoundaryOf(held).encoded()) continue;
-    if (decoding_ == kDecodeAhead) return;
-    held.decoding = true;
     ++decoding_;
     compute_->Decode(std::move(BoundaryOf(held)),
                      [this, work, age = held.age,
@@ -391,8 +397,8 @@ void StageServer::OnDecoded(const WorkId& work, uint64_t age, absl::StatusOr<Blo
   --decoding_;
   const auto it = held_.find(work);
   if (it != held_.end() && it->second.age == age) {  // else it was cancelled
-    it->second.decoding = false;
     BoundaryOf(it->second) = *std::move(boundary);
+    queue_.insert({KeyOf(work, it->second), work});
   }
   RunNext();
 }
@@ -429,14 +435,9 @@ void StageServer::RunNext() {
 }
 
 void StageServer::StartNext() {
-  if (device_busy_ || failed_ || encoding_ >= kEncodeBehind) return;
-  const auto next = std::find_if(queue_.begin(), queue_.end(), [this](const auto& entry) {
-    Held& held = held_.at(entry.second);
-    return !held.decoding && !BoundaryOf(held).encoded();
-  });
-  if (next == queue_.end()) return;
-  const WorkId work = next->second;
-  queue_.erase(next);
+  if (device_busy_ || failed_ || encoding_ >= kEncodeBehind || queue_.empty()) return;
+  const WorkId work = queue_.begin()->second;
+  queue_.erase(queue_.begin());
   Held& held = held_.at(work);
   device_busy_ = true;
   if (held.phase == Phase::kForwardQueued) {
@@ -667,6 +668,7 @@ StageServer::HeldMap::iterator StageServer::Forget(HeldMap::iterator it) {
   Held& held = it->second;
   if (held.phase == Phase::kForwardQueued || held.phase == Phase::kBackwardQueued) {
     queue_.erase({KeyOf(it->first, held), it->first});
+    encoded_.erase({KeyOf(it->first, held), it->first});
   }
   Uncharge(held);
   if (held.output_logged)

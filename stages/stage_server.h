@@ -13,8 +13,9 @@
 //
 // Boundaries are encoded where they are computed, and kept and sent as they then are. The key of a
 // stochastic rounding names the microbatch and not the attempt: who computes it again sends the
-// same bits. Codecs run beside the device: what is next in its queue is decoded before its turn,
-// and the device goes on while what it made is encoded. Neither gets far ahead of the other.
+// same bits. Codecs run beside the device: what is next is decoded before its turn (what is not
+// decoded yet keeps no other waiting), and the device goes on while what it made is encoded.
+// Neither gets far ahead of the other.
 //
 // Uncontested work is added to the main segment. Contested work, which a slow replica may add too,
 // goes to segments of its own, one for each microbatch, of which there are a bounded number.
@@ -164,7 +165,6 @@ class StageServer {
     Forward forward;  // its blobs are freed as they are used up
     Incarnation upstream;
     Phase phase = Phase::kForwardQueued;
-    bool decoding = false;         // what it is queued with
     bool adds = true;              // this stage is in the stage mask
     bool gradient_wanted = false;  // of its input, by the stage before
     bool output_logged = false;    // else it is freed once accepted
@@ -206,10 +206,11 @@ class StageServer {
   QueueKey KeyOf(const WorkId& work, const Held& held) const;
   // What a queued one is queued with.
   static Blob& BoundaryOf(Held& held);
+  // For the device, or to be decoded first.
   void Enqueue(const WorkId& work, Held& held, Phase phase);
   void DecodeAhead();
   void OnDecoded(const WorkId& work, uint64_t age, absl::StatusOr<Blob> boundary);
-  // Gives the device what is first in the queue and decoded, and the codecs what will be.
+  // Gives the device what is first in its queue, and the codecs what will soon be.
   void RunNext();
   void StartNext();
   void StartForward(const WorkId& work, Held& held);
@@ -248,10 +249,11 @@ class StageServer {
   OlderParameters older_ = OlderParameters::kNone;  // of the version before
   std::map<Step, OpenStep> steps_;
   HeldMap held_;
-  std::map<WorkId, WorkId> aliases_;    // what others call the output of one held here
-  std::set<WorkId> cancelled_;          // never taken up (again)
-  std::map<WorkId, uint32_t> refused_;  // the newest offer that was
-  std::set<std::pair<QueueKey, WorkId>> queue_;
+  std::map<WorkId, WorkId> aliases_;               // what others call the output of one held here
+  std::set<WorkId> cancelled_;                     // never taken up (again)
+  std::map<WorkId, uint32_t> refused_;             // the newest offer that was
+  std::set<std::pair<QueueKey, WorkId>> queue_;    // for the device
+  std::set<std::pair<QueueKey, WorkId>> encoded_;  // would be, but has to be decoded
   uint64_t next_age_ = 0;
   bool device_busy_ = false;
   bool failed_ = false;

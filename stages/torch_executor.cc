@@ -60,6 +60,10 @@ void SetInteropThreadsOnce() {
 // Shapes of inputs whose graphs were measured; training has a full microbatch and a short last one.
 constexpr size_t kGraphSizesKept = 8;
 
+// Of sums that nobody uses: one is a step's, one the result of the step before, and a third may be
+// begun before that goes. With the older parameters two steps are open.
+constexpr size_t kSpareSums = 2;
+
 TorchExecutor::Options WithoutFiles(TorchExecutor::Options options) {
   options.own.clear();
   return options;
@@ -77,10 +81,8 @@ class TorchExecutorImpl : public TorchExecutor {
                           : options.memory - FixedMemory(layout, options.keep_older)),
         layout_(std::move(layout)),
         moments_(std::move(moments)),
-        sums_(layout_.size),
-        segments_(options_.stage, [this] {
-          return moments_.is_cpu() ? sums_.Zeros() : at::zeros({layout_.size}, moments_.options());
-        }) {
+        sums_(layout_.size, options.keep_older ? kSpareSums + 1 : kSpareSums),
+        segments_(options_.stage, [this] { return NewSum(); }) {
     for (size_t i = 0; i < parameters.size(); ++i) {
       copies_.push_back({std::move(parameters[i]), std::move(models[i]), {}});
     }
@@ -131,12 +133,11 @@ class TorchExecutorImpl : public TorchExecutor {
       Prepare();
       STARLING_ASSIGN_OR_RETURN(const auto frozen, segments_.Frozen(step, segments));
       SegmentSum result;
-      at::Tensor sum;
+      at::Tensor sum = frozen.size() == 1 ? frozen.front()->sum : NewSum();
       for (const auto* segment : frozen) {
         result.lane += segment->summary.lane;
-        sum = sum.defined() ? sum + segment->sum : segment->sum;
+        if (frozen.size() > 1) sum.add_(segment->sum);
       }
-      if (!sum.defined()) sum = at::zeros({layout_.size}, at::TensorOptions().dtype(at::kFloat));
       result.gradient = BlobOver(sum);
       return result;
     });
@@ -235,6 +236,10 @@ class TorchExecutorImpl : public TorchExecutor {
 
   // Two copies take turns, where the older one is kept.
   Copy& CopyOf(uint64_t generation) { return copies_[generation % copies_.size()]; }
+
+  at::Tensor NewSum() {
+    return moments_.is_cpu() ? sums_.Zeros() : at::zeros({layout_.size}, moments_.options());
+  }
 
   absl::Span<float> Floats(at::Tensor& tensor) const {
     return absl::MakeSpan(tensor.data_ptr<float>(), static_cast<size_t>(tensor.numel()));

@@ -38,7 +38,7 @@ class MeteredCompute final : public Compute {
   // Shared with the answers, of which some may come when this is gone.
   struct Meter {
     Env* env = nullptr;
-    StepClock* clock = nullptr;  // null: it is gone, or going
+    StepClock* clock = nullptr;  // null: it is gone
   };
   template <typename T>
   Done<T> Metered(StepPart part, Done<T> done);

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,8 @@ using Floats = std::vector<float>;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr size_t kMost = 1025;
+// Beyond: blocks whose scales are found together, twice and three times, and what is left.
+constexpr size_t kMore[] = {16 * 128, 16 * 128 + 5, 17 * 128, 32 * 128, 33 * 128 + 77};
 
 // --- the reference ---------------------------------------------------------------------
 
@@ -249,7 +252,10 @@ TEST_P(KernelsTest, SixteenBitNumbersSurviveTheWayBack) {
 
 TEST_P(KernelsTest, BlocksAreTheReferencesAtEveryLengthAndRounding) {
   const Kernels& kernels = *GetParam();
-  for (size_t count = 0; count <= kMost; ++count) {
+  std::vector<size_t> counts(kMost + 1);
+  std::iota(counts.begin(), counts.end(), 0);
+  counts.insert(counts.end(), std::begin(kMore), std::end(kMore));
+  for (const size_t count : counts) {
     const Floats values = Numbers(count, count + 10000);
     const uint64_t key = Mix64(count);
     const size_t shift = (count * 7) % 64;

@@ -32,14 +32,17 @@ SimCompute::SimCompute(Scheduler* scheduler, NodeId node, std::unique_ptr<StageE
       answers_(std::make_shared<std::deque<std::function<void()>>>()) {}
 
 SimCompute::~SimCompute() {
+  // What is on its way first, as it came.
+  for (const std::function<void()>& answer : std::exchange(*answers_, {})) answer();
   Close(&codecs_);
   Close(&device_);
 }
 
 void SimCompute::Close(Lane* lane) {
   scheduler_->Cancel(lane->front_event);
-  for (Operation& operation : lane->queue) {
-    if (operation.cancel) Answer(std::move(operation.cancel));
+  const std::deque<Operation> left = std::exchange(lane->queue, {});
+  for (const Operation& operation : left) {
+    if (operation.cancel) operation.cancel();
   }
 }
 
@@ -92,6 +95,7 @@ void SimCompute::Answer(std::function<void()> answer) {
   answers_->push_back(std::move(answer));
   last_answer_ = std::max(last_answer_, scheduler_->Now() + speed_.answer * rng_.Unit());
   scheduler_->At(last_answer_, node_, EventKind::kCompletion, "answer", [answers = answers_] {
+    if (answers->empty()) return;  // given when the device went
     std::function<void()> next = std::move(answers->front());
     answers->pop_front();
     next();

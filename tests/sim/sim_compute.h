@@ -3,7 +3,8 @@
 // ends, and its answer reaches the process a little later, as from another thread. Codecs run
 // likewise beside them.
 //
-// Destroyed while its process lives, it answers what is pending with cancelled; a crash drops it.
+// Destroyed, it gives what is on its way and answers what is pending with cancelled at once, as a
+// device does that waits for its threads. Nobody is there to hear it after a crash.
 #ifndef STARLING_TESTS_SIM_SIM_COMPUTE_H_
 #define STARLING_TESTS_SIM_SIM_COMPUTE_H_
 

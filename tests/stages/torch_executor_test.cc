@@ -96,6 +96,23 @@ TEST_F(TorchExecutorTest, BackwardAddsInPlaceAndReadHandsOutThoseBytes) {
   EXPECT_EQ(Values(first->gradient), before);
 }
 
+TEST_F(TorchExecutorTest, ASumsMemoryIsUsedAgainWhenNobodyReadsItAnyMore) {
+  Add(0, kMainSegment, 1);
+  whole_->Seal(Step{1});
+  auto sum = whole_->Read(Step{1}, {kMainSegment});
+  const void* const memory = sum->gradient.data();
+  const std::vector<float> before = Values(sum->gradient);
+  whole_->FreeThrough(Step{1});
+  Add(1, SegmentId{1}, 2);  // of whatever step: a new sum
+  EXPECT_EQ(Values(sum->gradient), before) << "it is still being read";
+  sum = absl::AbortedError("let go");
+  Add(2, SegmentId{2}, 3);
+  whole_->Seal(Step{1});
+  const auto again = whole_->Read(Step{1}, {SegmentId{2}});
+  EXPECT_EQ(again->gradient.data(), memory);
+  EXPECT_EQ(Values(again->gradient), Alone(3));
+}
+
 TEST_F(TorchExecutorTest, InterleavedSegmentsKeepApartAndReadSumsThem) {
   Add(0, kMainSegment, 1);
   Add(1, SegmentId{1}, 2);

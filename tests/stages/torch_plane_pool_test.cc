@@ -19,8 +19,8 @@ bool AreZeros(const at::Tensor& tensor) {
   return true;
 }
 
-TEST(PlanePoolTest, GivesZerosInMemoryThatWasUsedBefore) {
-  PlanePool pool(1000);
+TEST(PlanePoolTest, GivesZerosInMemoryThatNobodyUses) {
+  PlanePool pool(1000, 1);
   at::Tensor first = pool.Zeros();
   ASSERT_EQ(first.numel(), 1000);
   ASSERT_EQ(first.scalar_type(), at::kFloat);
@@ -35,7 +35,7 @@ TEST(PlanePoolTest, GivesZerosInMemoryThatWasUsedBefore) {
 }
 
 TEST(PlanePoolTest, ABlockComesBackFromAnotherThread) {
-  PlanePool pool(1000);
+  PlanePool pool(1000, 1);
   at::Tensor sum = pool.Zeros();
   void* const block = sum.data_ptr();
   sum.data_ptr<float>()[999] = 1;
@@ -46,9 +46,9 @@ TEST(PlanePoolTest, ABlockComesBackFromAnotherThread) {
 }
 
 TEST(PlanePoolTest, MoreThanItKeepsAreFreedAndTensorsOutliveIt) {
-  auto pool = std::make_unique<PlanePool>(100);
+  auto pool = std::make_unique<PlanePool>(100, 2);
   std::vector<at::Tensor> sums;
-  for (int i = 0; i < PlanePool::kSpare + 3; ++i) sums.push_back(pool->Zeros());
+  for (int i = 0; i < 5; ++i) sums.push_back(pool->Zeros());
   sums.resize(1);
   pool.reset();
   EXPECT_TRUE(AreZeros(sums[0]));

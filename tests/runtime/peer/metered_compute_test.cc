@@ -15,11 +15,7 @@ namespace {
 class ManualDevice final : public Compute {
  public:
   using Answers = std::deque<std::function<void(const absl::Status&)>>;
-  ManualDevice(Answers* answers, const std::function<void()>* at_end)
-      : answers_(answers), at_end_(at_end) {}
-  ~ManualDevice() override {
-    if (*at_end_) (*at_end_)();
-  }
+  explicit ManualDevice(Answers* answers) : answers_(answers) {}
 
   int64_t size() const override { return 4; }
   void Forward(ForwardInput, Done<ForwardOutput> done) override {
@@ -57,14 +53,13 @@ class ManualDevice final : public Compute {
         });
   }
   Answers* const answers_;
-  const std::function<void()>* const at_end_;
 };
 
 class MeteredComputeTest : public testing::Test {
  protected:
   void SetUp() override {
-    compute_ = std::make_unique<MeteredCompute>(std::make_unique<ManualDevice>(&answers_, &at_end_),
-                                                &env_, &clock_);
+    compute_ =
+        std::make_unique<MeteredCompute>(std::make_unique<ManualDevice>(&answers_), &env_, &clock_);
     clock_.Start(env_.Now());
     clock_.Seal(env_.Now());
     clock_.OnVersion(env_.Now());
@@ -85,7 +80,6 @@ class MeteredComputeTest : public testing::Test {
   FakeEnv env_;
   StepClock clock_;
   ManualDevice::Answers answers_;
-  std::function<void()> at_end_;
   std::unique_ptr<MeteredCompute> compute_;
   int answered_ = 0;
 };
@@ -159,18 +153,6 @@ TEST_F(MeteredComputeTest, CodecsThatAreNotDoneWhenItGoesAreChargedToNobody) {
   EXPECT_EQ(Ms(StepPart::kDecoding), 1u);
   EXPECT_EQ(Ms(StepPart::kEncoding), 0u);
   EXPECT_EQ(Ms(StepPart::kIdle), 5u);
-}
-
-TEST_F(MeteredComputeTest, AnAnswerGivenWhileItGoesMayAskForMore) {
-  at_end_ = [this, going = compute_.get()] {
-    going->Encode(Blob(), {}, [this](const auto&) { ++answered_; });
-    going->Snapshot([this](const auto&) { ++answered_; });
-  };
-  compute_.reset();
-  AnswerAfter(1);
-  AnswerAfter(1);
-  EXPECT_EQ(answered_, 2);
-  EXPECT_EQ(Ms(StepPart::kIdle), 2u);
 }
 
 TEST_F(MeteredComputeTest, AnAnswerMayPostTheNextOperation) {
