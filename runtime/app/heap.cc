@@ -14,6 +14,7 @@ void KeepFreedMemory() {
   constexpr int kKeptBytes = 1 << 29;
   mallopt(M_MMAP_THRESHOLD, kMostFromHeap);
   mallopt(M_TRIM_THRESHOLD, kKeptBytes);
+  mallopt(M_ARENA_MAX, 1);
   // Read as a program starts, so it is for those that come after this one.
   setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1", /*overwrite=*/0);
 #endif

@@ -6,9 +6,9 @@
 namespace starling {
 
 // To be called first of all, before there are threads. Freed memory up to half a GiB stays with the
-// process, buffers up to 32 MiB come from it, and the programs that this one becomes or starts use
-// huge pages for what is larger, unless GLIBC_TUNABLES is set already. Does nothing where the C
-// library is not glibc.
+// process, for all of its threads, buffers up to 32 MiB come from it, and the programs that this
+// one becomes or starts use huge pages for what is larger, unless GLIBC_TUNABLES is set already.
+// Does nothing where the C library is not glibc.
 void KeepFreedMemory();
 
 }  // namespace starling
