@@ -36,6 +36,11 @@ enum class StepPart : uint8_t {
 };
 constexpr size_t kStepParts = 13;
 
+// Of a microbatch, as far as the device works on it.
+constexpr bool IsPass(StepPart part) {
+  return part == StepPart::kForward || part == StepPart::kBackward || part == StepPart::kEvaluating;
+}
+
 // "forward", "input", ...: as in metrics.jsonl and `starling status`.
 const char* ToString(StepPart part);
 

@@ -4,13 +4,6 @@
 #include <utility>
 
 namespace starling {
-namespace {
-
-bool IsPass(StepPart part) {
-  return part == StepPart::kForward || part == StepPart::kBackward || part == StepPart::kEvaluating;
-}
-
-}  // namespace
 
 MeteredCompute::MeteredCompute(std::unique_ptr<Compute> device, Env* env, StepClock* clock)
     : meter_(std::make_shared<Meter>(Meter{env, clock})), device_(std::move(device)) {}

@@ -60,9 +60,7 @@ void StepClock::OpDone(absl::Time now, StepPart part, absl::Duration took) {
   Advance(now);
   --on_device_;
   const uint64_t left = std::exchange(device_ns_, 0);
-  const bool pass =
-      part == StepPart::kForward || part == StepPart::kBackward || part == StepPart::kEvaluating;
-  if (!pass) return Add(part, left);
+  if (!IsPass(part)) return Add(part, left);
   const uint64_t computed = std::min(left, Nanoseconds(took));
   Add(part, computed);
   Add(StepPart::kHandover, left - computed);

@@ -23,9 +23,7 @@ ThreadedCompute::~ThreadedCompute() {
   codecs_.reset();
   worker_.reset();
   while (!late_.empty()) {
-    const std::function<void()> cancel = std::move(late_.front());
-    late_.pop_front();
-    cancel();
+    for (const std::function<void()>& cancel : std::exchange(late_, {})) cancel();
   }
 }
 

@@ -14,7 +14,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -69,7 +68,7 @@ class ThreadedCompute final : public Compute {
   std::unique_ptr<Worker> worker_;
   std::unique_ptr<Worker> codecs_;  // from the first boundary on
   bool closing_ = false;
-  std::deque<std::function<void()>> late_;  // asked for while it goes
+  std::vector<std::function<void()>> late_;  // asked for while it goes
 };
 
 }  // namespace starling

@@ -128,6 +128,16 @@ int RunMany(Arguments arguments) {
   return bad == 0 ? 0 : kFound;
 }
 
+// Two flags of which at most one is given; neither: as drawn.
+void AddEither(CLI::App* app, std::optional<bool>* choice, const char* yes, const char* yes_help,
+               const char* no, const char* no_help) {
+  auto* chosen = app->add_flag_callback(
+      yes, [choice] { *choice = true; }, yes_help);
+  app->add_flag_callback(
+         no, [choice] { *choice = false; }, no_help)
+      ->excludes(chosen);
+}
+
 void AddOptions(CLI::App* app, Arguments* arguments) {
   WorldChoice& world = arguments->world;
   auto* seed =
@@ -146,20 +156,13 @@ void AddOptions(CLI::App* app, Arguments* arguments) {
       ->capture_default_str();
   app->add_flag("--liveness", world.liveness,
                 "After the faults only a core is left, for good: it must go on");
-  auto* lossy = app->add_flag_callback(
-      "--lossy", [&world] { world.lossy = true; },
-      "int8 boundaries and bf16 rounds, instead of as drawn");
-  app->add_flag_callback(
-         "--raw", [&world] { world.lossy = false; }, "Raw ones")
-      ->excludes(lossy);
+  AddEither(app, &world.lossy, "--lossy", "int8 boundaries and bf16 rounds, instead of as drawn",
+            "--raw", "Raw ones");
   app->add_option("--tied", world.tied,
                   "true or false, instead of what is drawn: the first and the last stage share a "
                   "parameter");
-  auto* delayed = app->add_flag_callback(
-      "--delayed", [&world] { world.delayed = true; }, "With delayed commit, instead of as drawn");
-  app->add_flag_callback(
-         "--undelayed", [&world] { world.delayed = false; }, "Without")
-      ->excludes(delayed);
+  AddEither(app, &world.delayed, "--delayed", "With delayed commit, instead of as drawn",
+            "--undelayed", "Without");
   app->add_option("--faults", arguments->faults,
                   "Kinds to draw from: all, none, or names; \"all,-clog\" leaves one out")
       ->capture_default_str();
